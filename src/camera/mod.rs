@@ -1,0 +1,87 @@
+//! Cameras: one trait, and one file per way to get frames.
+//!
+//! A camera is owned by one capture thread. Not here: decoding (`imaging`), retries, queues and verdicts (`pipeline`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::frame::Frame;
+
+/// Why a camera gave no frame.
+#[derive(Debug, Error)]
+pub enum CameraError {
+    /// There is no such camera, now.
+    #[error("there is no camera `{name}`: {hint}")]
+    NotFound {
+        /// What the settings call it.
+        name: String,
+        /// What to do, such as which cameras there are.
+        hint: String,
+    },
+    /// It exists and cannot be used as asked.
+    #[error("camera `{name}` cannot be used: {message}")]
+    Unusable {
+        /// What the settings call it.
+        name: String,
+        /// Why, and the remedy.
+        message: String,
+    },
+    /// It stopped delivering; reopening may help.
+    #[error("camera `{name}` was lost: {message}")]
+    Lost {
+        /// What the settings call it.
+        name: String,
+        /// What happened.
+        message: String,
+    },
+    /// One frame was unusable; the next may be fine.
+    #[error("camera `{name}` delivered a bad frame: {message}")]
+    BadFrame {
+        /// What the settings call it.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl CameraError {
+    /// Whether the camera must be opened again before it can deliver.
+    pub fn needs_reopening(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Unusable { .. } | Self::Lost { .. })
+    }
+}
+
+/// What came of waiting for a frame.
+#[derive(Debug)]
+pub enum Next {
+    /// A frame.
+    Frame(Box<Frame>),
+    /// None within the time given; ask again.
+    Nothing,
+    /// None, and none will ever come: a replay has ended.
+    End,
+}
+
+/// A source of frames.
+pub trait Camera: Send {
+    /// What it is, for people: model, mode, address or folder.
+    fn describe(&self) -> String;
+
+    /// Waits for the next frame, at most `wait`. Frames older than the call may be delivered, the newest first where
+    /// the hardware buffers.
+    ///
+    /// # Errors
+    /// [`CameraError::BadFrame`] spoils one frame only, and that frame gets a verdict of its own; after an error
+    /// that [`CameraError::needs_reopening`], open the camera again.
+    fn next(&mut self, wait: Duration) -> Result<Next, CameraError>;
+}

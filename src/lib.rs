@@ -1,0 +1,17 @@
+//! inspectord: cameras in, EfficientAD verdicts out, none lost.
+
+pub mod camera;
+pub mod cli;
+pub mod clock;
+pub mod detector;
+pub mod efficientad;
+pub mod frame;
+pub mod imaging;
+pub mod pipeline;
+pub mod publish;
+pub mod settings;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod training;
+pub mod verdict;

@@ -1,0 +1,2 @@
+//! inspectord.
+fn main() {}
