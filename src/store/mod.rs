@@ -1,1 +1,5 @@
 //! store: under construction.
+
+mod options;
+
+pub use options::Options;
