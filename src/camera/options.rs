@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{Size, check_picture_size};
 
 /// The most frames a second that may be asked for; beyond it a wish is a typing error.
-pub const MAX_RATE: f64 = 10_000.0;
+pub(super) const MAX_RATE: f64 = 10_000.0;
 
 /// Where a camera's frames come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
