@@ -4,9 +4,15 @@
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
 mod decode;
+mod encode;
 mod jpeg;
+mod prepare;
 mod raw;
+mod region;
 mod resize;
 
 pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load};
-pub use resize::{RegionError, Resizer, check_region};
+pub use encode::{evidence_bytes, png};
+pub use prepare::{Preparation, PrepareError, Prepared};
+pub use region::{RegionError, check_region, crop, whole};
+pub use resize::Resizer;

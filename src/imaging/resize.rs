@@ -3,45 +3,10 @@
 //!
 //! In: a [`Picture`] and a region of it. Out: a [`Picture`]. Owned by whichever thread calls; keeps its work memory.
 
+use super::region::{RegionError, check_region, whole};
+use crate::frame::{InvalidPicture, Picture, Region, Size, check_picture_size};
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
-use thiserror::Error;
-
-use crate::frame::{InvalidPicture, Picture, Region, Size, check_picture_size};
-
-/// Why a region cannot be resized.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum RegionError {
-    /// It does not lie inside the picture.
-    #[error(
-        "the region of {}x{} at ({}, {}) does not lie inside the picture of {picture}: correct `region`, or the camera's size",
-        region.width, region.height, region.x, region.y
-    )]
-    Outside {
-        /// What was asked for.
-        region: Region,
-        /// What there is.
-        picture: Size,
-    },
-    /// The wanted size is none.
-    #[error(transparent)]
-    Size(#[from] InvalidPicture),
-}
-
-/// Whether `region` has an area and lies inside a picture of `size`.
-///
-/// # Errors
-/// [`RegionError::Outside`].
-pub fn check_region(region: Region, picture: Size) -> Result<(), RegionError> {
-    let fits = |from: u32, length: u32, side: u32| {
-        length > 0 && from.checked_add(length).is_some_and(|end| end <= side)
-    };
-    if fits(region.x, region.width, picture.width) && fits(region.y, region.height, picture.height) {
-        Ok(())
-    } else {
-        Err(RegionError::Outside { region, picture })
-    }
-}
 
 /// Resizes pictures, keeping its work memory from one to the next.
 #[derive(Debug, Clone, Default)]
@@ -60,8 +25,7 @@ impl Resizer {
     /// # Errors
     /// [`InvalidPicture`] where no picture can have that size.
     pub fn resize(&mut self, picture: &Picture, size: Size) -> Result<Picture, InvalidPicture> {
-        let Size { width, height } = picture.size();
-        match self.resize_region(picture, Region { x: 0, y: 0, width, height }, size) {
+        match self.resize_region(picture, whole(picture.size()), size) {
             Ok(resized) => Ok(resized),
             Err(RegionError::Size(e)) => Err(e),
             Err(RegionError::Outside { .. }) => unreachable!("a picture lies inside itself"),
