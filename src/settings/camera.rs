@@ -12,6 +12,7 @@ use super::MAX_CAMERAS;
 use super::fault::Faults;
 use super::reading::{read, suggest};
 use crate::camera;
+use crate::efficientad::bundle::MANIFEST_FILE;
 use crate::frame::{CameraId, MAX_PICTURE_SIDE, Region};
 use crate::verdict::Threshold;
 
@@ -160,7 +161,7 @@ fn complete(
         None => {
             faults.add(&format!("{at}.model"), "is missing: name the model bundle that judges this camera")
         }
-        Some(path) if !path.join("manifest.json").is_file() => {
+        Some(path) if !path.join(MANIFEST_FILE).is_file() => {
             let message = format!(
                 "there is no model bundle at {}: make one with `inspectord train --out {0}`, or correct the name",
                 path.display()
