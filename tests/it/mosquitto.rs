@@ -82,7 +82,7 @@ impl Mosquitto {
         // Unlimited, so that a subscriber gets a message before its publisher gets the acknowledgement; otherwise
         // mosquitto, when killed, loses what it has acknowledged, which no client can mend.
         let mut config = format!(
-            "listener {} 127.0.0.1\nmax_inflight_messages 0\npersistence true\npersistence_location {}/\n",
+            "listener {} 127.0.0.1\nmax_inflight_messages 0\nmax_queued_messages 0\npersistence true\npersistence_location {}/\n",
             self.port,
             folder.display()
         );

@@ -24,6 +24,7 @@ pub(crate) enum Mode {
 pub(crate) struct Proxy {
     port: u16,
     mode: watch::Sender<Mode>,
+    severed: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -32,12 +33,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, watcher) = watch::channel(Mode::Pass(Duration::ZERO));
+        let (severed, knife) = watch::channel(());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, (Ipv4Addr::LOCALHOST, to).into(), watcher.clone()));
+                tokio::spawn(carry(client, (Ipv4Addr::LOCALHOST, to).into(), watcher.clone(), knife.clone()));
             }
         });
-        Self { port, mode, task }
+        Self { port, mode, severed, task }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -46,34 +48,43 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+        if mode == Mode::Cut {
+            self.sever();
+        }
+    }
+
+    /// Ends the connections that there are; new ones are carried.
+    pub(crate) fn sever(&self) {
+        self.severed.send_replace(());
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.mode.send_replace(Mode::Cut);
+        self.set(Mode::Cut);
     }
 }
 
-async fn carry(client: TcpStream, to: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    if *mode.borrow_and_update() == Mode::Cut {
+async fn carry(
+    client: TcpStream,
+    to: SocketAddr,
+    mode: watch::Receiver<Mode>,
+    mut knife: watch::Receiver<()>,
+) {
+    knife.mark_unchanged();
+    if *mode.borrow() == Mode::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(to).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let cut = mode.clone();
     tokio::select! {
         () = one_way(from_client, to_server, mode.clone()) => {}
         () = one_way(from_server, to_client, mode) => {}
-        () = until_cut(cut) => {}
+        _severed_or_dropped = knife.changed() => {}
     }
-}
-
-async fn until_cut(mut mode: watch::Receiver<Mode>) {
-    let _sender_gone = mode.wait_for(|mode| *mode == Mode::Cut).await;
 }
 
 async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mode: watch::Receiver<Mode>) {
