@@ -2,12 +2,16 @@
 //!
 //! A camera is owned by one capture thread. Not here: decoding (`imaging`), retries, queues and verdicts (`pipeline`).
 
+mod options;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, SourceRef};
+
+pub use options::{FolderMode, FolderOptions, Options, SimulatedOptions, V4l2Format, V4l2Options};
 
 /// Why a camera gave no frame.
 #[derive(Debug, Error)]
@@ -43,6 +47,8 @@ pub enum CameraError {
         name: String,
         /// What is wrong with it.
         message: String,
+        /// Set where the frame can be met again, so that its verdict settles it.
+        origin: Option<SourceRef>,
     },
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]

@@ -28,6 +28,39 @@ pub struct PdnLayer {
     pub pool: bool,
 }
 
+/// One convolution of the autoencoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Kernel side.
+    pub kernel: usize,
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Pixels from one output to the next.
+    pub stride: usize,
+    /// Zeros around the input, on each side.
+    pub padding: usize,
+    /// Whether ReLU follows.
+    pub relu: bool,
+}
+
+/// The name and shape that a tensor of the model must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorShape {
+    /// Its name, such as `student.conv1.weight`.
+    pub name: String,
+    /// Its dimensions: `[output, input, kernel, kernel]` of a weight, `[output]` of a bias.
+    pub dims: Vec<usize>,
+}
+
+impl TensorShape {
+    /// How many numbers it holds.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
 /// Which patch description network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +126,8 @@ impl Architecture {
     pub const MIN_SIDE: u32 = 256;
     /// The largest legal input side, in pixels.
     pub const MAX_SIDE: u32 = 2048;
+    /// The most channels a layer may have.
+    pub const MAX_WIDTH: usize = 1024;
     /// The patch description networks' total stride: one map cell is 4 pixels of the input.
     pub const STRIDE: u32 = 4;
     /// Map cells that the valid convolutions eat on each side; the map is padded by as many.
@@ -110,6 +145,22 @@ impl Architecture {
             PdnSize::Medium => ([256, 512], 384, [32, 64]),
         };
         Ok(Self { size, widths, features, autoencoder_widths, input })
+    }
+
+    /// Whether an architecture that came from outside can be built: legal input, widths that fit in memory.
+    ///
+    /// # Errors
+    /// Says which number is out of bounds.
+    pub fn check(&self) -> Result<(), String> {
+        Self::new(self.size, self.input).map_err(|e| e.to_string())?;
+        let [a, b] = self.widths;
+        let [c, d] = self.autoencoder_widths;
+        for width in [a, b, self.features, c, d] {
+            if !(1..=Self::MAX_WIDTH).contains(&width) {
+                return Err(format!("a layer of {width} channels: legal are 1 to {}", Self::MAX_WIDTH));
+            }
+        }
+        Ok(())
     }
 
     /// The teacher's layers, in order; `conv1` is the first.
@@ -138,6 +189,51 @@ impl Architecture {
         table.iter().enumerate().map(layer).collect()
     }
 
+    /// The autoencoder's convolutions `enconv1` … `enconv6` (paper table 7).
+    pub fn encoder(&self) -> [ConvShape; 6] {
+        let [a, b] = self.autoencoder_widths;
+        let halving =
+            |input, output| ConvShape { kernel: 4, input, output, stride: 2, padding: 1, relu: true };
+        let bottleneck = ConvShape { kernel: 8, input: b, output: b, stride: 1, padding: 0, relu: false };
+        [halving(3, a), halving(a, a), halving(a, b), halving(b, b), halving(b, b), bottleneck]
+    }
+
+    /// The autoencoder's convolutions `deconv1` … `deconv8` (paper table 7).
+    pub fn decoder(&self) -> [ConvShape; 8] {
+        let b = self.autoencoder_widths[1];
+        let conv =
+            |kernel, padding, output, relu| ConvShape { kernel, input: b, output, stride: 1, padding, relu };
+        let growing = conv(4, 2, b, true);
+        let [g1, g2, g3, g4, g5, g6] = [growing; 6];
+        [g1, g2, g3, g4, g5, g6, conv(3, 1, b, true), conv(3, 1, self.features, false)]
+    }
+
+    /// The teacher's tensors, without the prefix `teacher.`: what a teacher file holds.
+    pub fn teacher_tensors(&self) -> Vec<TensorShape> {
+        pdn_tensors("", &self.teacher())
+    }
+
+    /// The tensors that training changes: `student.…` and `autoencoder.…`.
+    pub fn trained_tensors(&self) -> Vec<TensorShape> {
+        let mut tensors = pdn_tensors("student.", &self.student());
+        for (part, convs) in [("enconv", &self.encoder()[..]), ("deconv", &self.decoder()[..])] {
+            for (i, c) in convs.iter().enumerate() {
+                let name = format!("autoencoder.{part}{}", i + 1);
+                tensors.extend(conv_tensors(&name, [c.output, c.input, c.kernel]));
+            }
+        }
+        tensors
+    }
+
+    /// Every tensor of a trained model: teacher, its channel statistics, student and autoencoder.
+    pub fn model_tensors(&self) -> Vec<TensorShape> {
+        let mut tensors = pdn_tensors("teacher.", &self.teacher());
+        let channels = |name: &str| TensorShape { name: name.to_owned(), dims: vec![self.features] };
+        tensors.extend([channels("teacher_mean"), channels("teacher_std")]);
+        tensors.extend(self.trained_tensors());
+        tensors
+    }
+
     /// The anomaly map's rows and columns: 56 at 256.
     pub fn map_size(&self) -> [usize; 2] {
         let side = |s: u32| (s / Self::STRIDE) as usize - 2 * Self::MAP_PADDING;
@@ -154,6 +250,20 @@ impl Architecture {
         let (rows, columns) = (sides(self.input.height), sides(self.input.width));
         std::array::from_fn(|i| [rows[i], columns[i]])
     }
+}
+
+fn pdn_tensors(prefix: &str, layers: &[PdnLayer]) -> Vec<TensorShape> {
+    let tensors = |(i, l): (usize, &PdnLayer)| {
+        conv_tensors(&format!("{prefix}conv{}", i + 1), [l.output, l.input, l.kernel])
+    };
+    layers.iter().enumerate().flat_map(tensors).collect()
+}
+
+fn conv_tensors(name: &str, [output, input, kernel]: [usize; 3]) -> [TensorShape; 2] {
+    [
+        TensorShape { name: format!("{name}.weight"), dims: vec![output, input, kernel, kernel] },
+        TensorShape { name: format!("{name}.bias"), dims: vec![output] },
+    ]
 }
 
 #[cfg(test)]

@@ -4,5 +4,23 @@
 //! pictures (`imaging`).
 
 pub mod architecture;
+pub mod autoencoder;
+pub mod bundle;
+pub mod initialise;
+pub mod input;
+pub mod manifest;
+pub mod maps;
+pub mod networks;
+pub mod ops;
+pub mod pdn;
+pub mod statistics;
+pub mod weights;
 
 pub use architecture::{Architecture, PdnSize};
+pub use autoencoder::Autoencoder;
+pub use bundle::{BundleError, CalibratedModel, TrainedModel, load_teacher};
+pub use manifest::{Calibration, HeldOut, Manifest, PictureSet, ThresholdMethod, TrainingRecord};
+pub use maps::MapQuantiles;
+pub use networks::Networks;
+pub use pdn::Pdn;
+pub use weights::{Weight, Weights, WeightsError};

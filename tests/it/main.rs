@@ -1,5 +1,6 @@
-//! Behaviour through the public interface, against real brokers; one binary, since each costs a link.
+//! Integration tests: behaviour through the public API, in one binary.
 
+mod goldens;
 mod mosquitto;
 mod mqtt;
 mod proxy;

@@ -1,0 +1,129 @@
+//! Reading bundles and teacher files: nothing is believed before its size, digest, shape and numbers are checked.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+
+use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE, TrainedModel, check_numbers};
+use crate::efficientad::architecture::Architecture;
+use crate::efficientad::manifest::{FORMAT, Manifest};
+use crate::efficientad::maps::MapQuantiles;
+use crate::efficientad::weights::{Weight, Weights, WeightsError};
+
+/// PDN-M in f32 takes 150 MB; room for twice its widths.
+const MAX_TENSORS_BYTES: u64 = 1 << 30;
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// A teacher's file: `conv1.weight`, `conv1.bias`, … in f16 or f32; the names come back as they are, in f32.
+///
+/// # Errors
+/// The file is missing, too large, no safetensors file, or does not fit `architecture`.
+pub fn load_teacher(path: &Path, architecture: &Architecture) -> Result<Weights, BundleError> {
+    let bytes = read_bounded(path, "teacher file", MAX_TENSORS_BYTES)?;
+    parse_weights(path, &bytes)?
+        .select(&architecture.teacher_tensors())
+        .map_err(|source| BundleError::Weights { path: path.to_owned(), source })
+}
+
+pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
+    if !folder.is_dir() {
+        return Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() });
+    }
+    let path = folder.join(MANIFEST_FILE);
+    let manifest = parse_manifest(folder, &path, &read_bounded(&path, "manifest", MAX_MANIFEST_BYTES)?)?;
+    check_architecture(&path, &manifest)?;
+    check_numbers(&manifest.quantiles, &manifest.calibration)?;
+
+    let path = folder.join(TENSORS_FILE);
+    let file = read_bounded(&path, "tensors file", MAX_TENSORS_BYTES)?;
+    let got = sha256(&file);
+    if got != manifest.tensors_sha256 {
+        return Err(BundleError::Digest { path, expected: manifest.tensors_sha256, got });
+    }
+    let unfit = |source| BundleError::Weights { path: path.clone(), source };
+    let mut weights = parse_weights(&path, &file)?;
+    let quantiles =
+        weights.remove("quantiles").ok_or_else(|| unfit(WeightsError::Missing("quantiles".into())))?;
+    check_quantiles(folder, &manifest, &quantiles)?;
+    let trained = TrainedModel::new(manifest.architecture.clone(), weights, manifest.training.clone())
+        .map_err(unfit)?;
+    Ok(CalibratedModel { trained, manifest, file: file.into() })
+}
+
+fn parse_manifest(folder: &Path, path: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
+    let broken =
+        |e: serde_json::Error| BundleError::Manifest { path: path.to_owned(), message: e.to_string() };
+    // Another format may lack or add any field, so its number is looked at before the rest.
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(broken)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(got) if got != u64::from(FORMAT) => {
+            Err(BundleError::Format { path: folder.to_owned(), expected: FORMAT, got })
+        }
+        _ => serde_json::from_value(value).map_err(broken),
+    }
+}
+
+fn check_architecture(path: &Path, manifest: &Manifest) -> Result<(), BundleError> {
+    manifest.architecture.check().map_err(|message| BundleError::Manifest { path: path.to_owned(), message })
+}
+
+fn check_quantiles(folder: &Path, manifest: &Manifest, tensor: &Weight) -> Result<(), BundleError> {
+    let close = |a: f32, b: f32| (a - b).abs() <= 1e-6 * a.abs().max(b.abs());
+    let stated = manifest.quantiles.to_array();
+    match <[f32; 4]>::try_from(tensor.values.as_slice()).map(MapQuantiles::from_array) {
+        Ok(q) if q.to_array().iter().zip(stated).all(|(&a, b)| close(a, b)) => Ok(()),
+        _ => Err(BundleError::Manifest {
+            path: folder.join(MANIFEST_FILE),
+            message:
+                "its quantiles are not those of its tensors: run `inspectord calibrate` instead of editing"
+                    .into(),
+        }),
+    }
+}
+
+fn parse_weights(path: &Path, bytes: &[u8]) -> Result<Weights, BundleError> {
+    let broken = |message: String| BundleError::Tensors { path: path.to_owned(), message };
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
+    let mut weights = Weights::new();
+    for (name, view) in tensors.iter() {
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => {
+                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            Dtype::F16 => {
+                data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
+            other => return Err(broken(format!("tensor `{name}` is of type {other:?}, not F32 or F16"))),
+        };
+        weights.insert(name, Weight { dims: view.shape().to_vec(), values });
+    }
+    Ok(weights)
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn read_bounded(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, BundleError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => BundleError::Missing { what, path: path.to_owned() },
+        _ => BundleError::Io { action: "read", path: path.to_owned(), source },
+    };
+    let file = File::open(path).map_err(failed)?;
+    let too_large = |bytes| BundleError::TooLarge { path: path.to_owned(), bytes, limit };
+    let length = file.metadata().map_err(failed)?.len();
+    if length > limit {
+        return Err(too_large(length));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // The file may grow, or be a device without a length.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
