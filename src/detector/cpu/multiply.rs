@@ -79,11 +79,11 @@ impl Multiply<'_> {
         let mut sums = [[s.splat(0.0); GROUP]; ROWS];
         for block in 0..self.depth {
             for lane in 0..LANES {
-                // SAFETY: below `depth·16·GROUP`, which was asserted to be the length.
-                let w: [S::V; GROUP] = std::array::from_fn(
-                    #[inline(always)]
-                    |g| s.load(unsafe { weights.get_unchecked((block * LANES + lane) * GROUP + g) }),
-                );
+                let mut w = [s.splat(0.0); GROUP];
+                for (g, w) in w.iter_mut().enumerate() {
+                    // SAFETY: below `depth·16·GROUP`, which was asserted to be the length.
+                    *w = s.load(unsafe { weights.get_unchecked((block * LANES + lane) * GROUP + g) });
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: at most `(depth − 1)·by_block + ROWS − 1`, one less than the asserted length; a lane of 16.
                     let x = unsafe {

@@ -414,7 +414,7 @@ impl<const M: usize> Output<'_, M> {
                 let outputs = transform::output::<S, M>(s, self.sums, first + t, self.points.by_point);
                 for (y, row) in outputs.into_iter().enumerate() {
                     for (x, v) in row.into_iter().enumerate() {
-                        square[tile.y % 2 * M + y][tile.x % 2 * M + x] = s.add(v, bias);
+                        square[tile.y % 2 * M + y][tile.x % 2 * M + x] = v;
                     }
                 }
                 t += 1;
@@ -424,7 +424,7 @@ impl<const M: usize> Output<'_, M> {
                     let (a, b) = (&square[2 * y], &square[2 * y + 1]);
                     let four = [a[2 * x], a[2 * x + 1], b[2 * x], b[2 * x + 1]];
                     // SAFETY: a square of tiles is one task's.
-                    unsafe { self.sink.put_pooled(s, block, [top * M + y, left * M + x], four) }
+                    unsafe { self.sink.put_pooled(s, block, [top * M + y, left * M + x], four, bias) }
                 }
             }
         }
