@@ -1,1 +1,3 @@
 //! cli: under construction.
+
+pub mod history;
