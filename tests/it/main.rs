@@ -1,3 +1,6 @@
-//! Integration tests: behaviour through the public API, in one binary.
+//! Integration tests: behaviour through the public API and the binary, in one binary.
 
+mod architecture;
 mod goldens;
+mod hostile;
+mod inspectord;
