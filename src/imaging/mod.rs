@@ -16,3 +16,18 @@ pub use encode::{evidence_bytes, png};
 pub use prepare::{Preparation, PrepareError, Prepared};
 pub use region::{RegionError, check_region, crop, whole};
 pub use resize::Resizer;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crate::frame::Picture;
+
+    pub(super) fn golden_path(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pictures").join(name)
+    }
+
+    pub(super) fn golden(name: &str) -> Picture {
+        super::load(&golden_path(name)).unwrap()
+    }
+}

@@ -3,6 +3,8 @@
 //! Commands go to the store thread over a bounded queue; queries run on the caller's thread. Not here: the threads
 //! (`open`, `thread`).
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,12 +12,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tracing::error;
 
+use super::history::{Newest, Query, evidence_folder};
 use super::record::Accepted;
 use super::shared::{Health, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
-use crate::frame::CameraId;
+use crate::frame::{CameraId, SourceRef};
+use crate::telemetry::chain;
 use crate::verdict::{Judgement, Trigger, Verdict};
 
 /// The most triggers that may be accepted and without a verdict.
@@ -215,5 +220,30 @@ impl StoreHandle {
             }
         }
         Ok(verdicts)
+    }
+
+    /// The verdicts that `query` wants, the newest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn history(&self, query: &Query) -> Result<Vec<Verdict>, StoreError> {
+        let mut newest = Newest::new(query);
+        self.shared.reader.search(query, Position::START, &mut newest)?;
+        Ok(newest.into_verdicts())
+    }
+
+    /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least. What cannot
+    /// be read is logged and left out, so that such a file is judged again rather than never.
+    pub fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
+        let mut sources = HashSet::new();
+        if let Err(error) = self.shared.reader.sources(camera, Position::START, &mut sources) {
+            error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");
+        }
+        sources
+    }
+
+    /// The folder of a verdict's evidence, if it is still there.
+    pub fn evidence(&self, verdict: &Verdict) -> Option<PathBuf> {
+        evidence_folder(&self.shared.path, verdict)
     }
 }

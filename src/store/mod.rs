@@ -10,6 +10,7 @@
 //! | `handle`, `thread` | the commands, and the thread that obeys them |
 //! | `record`, `segment`, `state` | a record in bytes, a segment file, the sum of all records |
 //! | `journal`, `recovery`, `reader` | writing, opening after a crash, reading |
+//! | `history` | past verdicts by camera, time and decision |
 //! | `evidence` | pictures and heat maps |
 //! | `outbox` | what is recorded and not yet published |
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 mod error;
 mod evidence;
 mod handle;
+mod history;
 mod journal;
 mod open;
 mod options;
@@ -40,6 +42,7 @@ mod tests;
 pub use error::StoreError;
 pub use evidence::Evidence;
 pub use handle::{Pending, RecordRequest, StoreHandle};
+pub use history::{MAX_LIMIT, MAX_SOURCES, Query, Reader};
 pub use open::{Store, StoreThread};
 pub use options::Options;
 pub use shared::{Failing, Health};

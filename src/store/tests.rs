@@ -238,3 +238,59 @@ fn evidence_beyond_the_queue_is_left_out() {
     assert!(kept >= 1);
     assert_eq!(handle.health().evidence_lost, 50 - kept);
 }
+
+#[test]
+fn history_gives_the_newest_that_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let start: jiff::Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+    let pending: Vec<_> = (0..3000u32)
+        .map(|n| {
+            let mut judgement = judgement(if n % 3 == 0 { "side" } else { "top" }, (n % 10) as f32 / 10.0);
+            judgement.captured_at = start + Duration::from_secs(n.into());
+            handle.record(RecordRequest { judgement, evidence: None, ticket: None })
+        })
+        .collect();
+    let all: Vec<_> = pending.into_iter().map(|p| p.wait().unwrap()).collect();
+    let reader = Reader::open(&folder.path().join("store")).unwrap();
+    let side: crate::frame::CameraId = "side".parse().unwrap();
+    let after = |n: u64| Some(start + Duration::from_secs(n));
+    let queries = [
+        Query::default(),
+        Query { limit: 0, ..Query::default() },
+        Query { limit: usize::MAX, ..Query::default() },
+        Query { camera: Some(side.clone()), limit: 7, ..Query::default() },
+        Query { since: after(2990), ..Query::default() },
+        Query { since: after(10), until: after(20), ..Query::default() },
+        Query { decision: Some(crate::verdict::Decision::Anomalous), limit: 1000, ..Query::default() },
+        Query { camera: Some(side), since: after(1500), limit: usize::MAX, ..Query::default() },
+        Query { since: after(9999), ..Query::default() },
+    ];
+    for query in queries {
+        let wanted = |v: &&crate::verdict::Verdict| {
+            query.wants(v.camera().as_str(), v.judgement.captured_at, v.decision())
+        };
+        let expected: Vec<_> = all.iter().rev().filter(wanted).take(query.limit).cloned().collect();
+        assert_eq!(reader.history(&query).unwrap(), expected, "{query:?}");
+        assert_eq!(handle.history(&query).unwrap(), expected, "{query:?}");
+    }
+    assert!(matches!(Reader::open(folder.path()), Err(StoreError::Missing { .. })));
+}
+
+#[test]
+fn the_files_a_camera_has_judged_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |n: u64| crate::frame::SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 };
+    for round in 0..2 {
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        for n in 0..50 {
+            let mut request = request(if n % 2 == 0 { "top" } else { "side" }, 0.1);
+            request.judgement.source = Some(source(100 * round + n));
+            handle.record(request).wait().unwrap();
+        }
+        let sources = handle.sources(&"top".parse().unwrap());
+        let expected = (0..=round).flat_map(|r| (0..50).step_by(2).map(move |n| source(100 * r + n)));
+        assert_eq!(sources, expected.collect());
+        thread.close(SOON).unwrap();
+    }
+}

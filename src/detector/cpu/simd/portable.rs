@@ -1,0 +1,53 @@
+//! Sixteen lanes in plain Rust, for processors without a kernel of their own; the compiler vectorises what it can.
+
+use super::{Block, LANES, Simd};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; LANES];
+    const GROUP: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, block: &Block) -> Self::V {
+        block.0
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, block: &mut Block) {
+        block.0 = v;
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    // Not `mul_add`, which is a library call where the processor has no such instruction.
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    // A NaN stays one, so that damage shows in the map.
+    #[inline(always)]
+    fn relu(self, a: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < 0.0 { 0.0 } else { a[i] })
+    }
+}
