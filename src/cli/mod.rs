@@ -101,6 +101,3 @@ mod tests {
         }
     }
 }
-//! cli: under construction.
-
-pub mod history;
