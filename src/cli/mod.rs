@@ -4,6 +4,7 @@
 //! was asked for and nothing else; errors and logs go to standard error.
 
 pub mod calibrate;
+pub mod cameras;
 pub mod check;
 mod common;
 mod device;
@@ -39,6 +40,7 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Cameras(cameras::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
@@ -50,6 +52,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check(args) => check::run(args),
+            Self::Cameras(args) => cameras::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
