@@ -13,6 +13,7 @@ pub mod inspect;
 mod judging;
 mod progress;
 mod report;
+pub mod run;
 mod signals;
 pub mod train;
 
@@ -38,6 +39,7 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Check(check::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
@@ -49,6 +51,7 @@ enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
@@ -60,7 +63,10 @@ impl Command {
 
     /// What is logged unless `INSPECTORD_LOG` says otherwise: daemons tell what they do, tools only what is wrong.
     fn log_level(&self) -> &'static str {
-        "warn"
+        match self {
+            Self::Run(_) => "info",
+            _ => "warn",
+        }
     }
 }
 

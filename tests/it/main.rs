@@ -2,6 +2,7 @@
 //! since each costs a link.
 
 mod architecture;
+mod daemon;
 mod goldens;
 mod hostile;
 mod inspectord;
