@@ -1,7 +1,10 @@
 //! Behaviour through the public interface and the binary, against real brokers and real processes; one test binary,
 //! since each costs a link.
 
+mod architecture;
 mod goldens;
+mod hostile;
+mod inspectord;
 mod mosquitto;
 mod mqtt;
 mod proxy;
