@@ -11,3 +11,4 @@ mod mqtt;
 mod proxy;
 mod session_rig;
 mod subscriber;
+mod training;
