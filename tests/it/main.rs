@@ -1,5 +1,6 @@
 //! Integration tests: behaviour through the public API, in one binary.
 
+mod demo_broker;
 mod goldens;
 mod mosquitto;
 mod mqtt;
