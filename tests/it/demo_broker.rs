@@ -167,7 +167,11 @@ async fn nonsense_ends_its_own_connection_only() {
     let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01n";
     let empty: &[u8] = b"";
     for (introduce, bytes) in [
-        (empty, b"GET / HTTP/1.1\r\n\r\n".as_slice()),
+        (
+            empty,
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1883\r\nUser-Agent: a-browser-that-got-lost/1.0\r\n\r\n"
+                .as_slice(),
+        ),
         (empty, b"\x10\xff\xff\xff\x7f"),
         (empty, b"\x30\x03\x00\x01a"),
         (connect, b"\x30\xff\xff\xff\x7f"),
