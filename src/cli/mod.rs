@@ -3,9 +3,18 @@
 //! In: arguments. Out: an exit code – 0 done, 1 failed, 2 wrong usage or invalid settings. Standard output carries what
 //! was asked for and nothing else; errors and logs go to standard error.
 
+pub mod calibrate;
 pub mod check;
 mod common;
+mod device;
+pub mod evaluate;
+pub mod history;
+pub mod inspect;
+mod judging;
+mod progress;
 mod report;
+mod signals;
+pub mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -30,20 +39,28 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Train(train::Args),
+    Calibrate(calibrate::Args),
+    Evaluate(evaluate::Args),
+    Inspect(inspect::Args),
+    History(history::Args),
 }
 
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check(args) => check::run(args),
+            Self::Train(args) => train::run(args),
+            Self::Calibrate(args) => calibrate::run(args),
+            Self::Evaluate(args) => evaluate::run(args),
+            Self::Inspect(args) => inspect::run(args),
+            Self::History(args) => history::run(args),
         }
     }
 
     /// What is logged unless `INSPECTORD_LOG` says otherwise: daemons tell what they do, tools only what is wrong.
     fn log_level(&self) -> &'static str {
-        match self {
-            Self::Check(_) => "warn",
-        }
+        "warn"
     }
 }
 

@@ -205,6 +205,25 @@ pub fn load(path: &Path) -> Result<Picture, LoadError> {
     decode_bytes(&bytes).map_err(|source| LoadError::Decode { path: path.to_owned(), source })
 }
 
+/// Whether the last bytes are there of what the first bytes promise; for files that may still be being written. A
+/// picture that looks complete may be damaged all the same.
+pub fn looks_complete(bytes: &[u8]) -> bool {
+    let u32_at = |at: usize, from: fn([u8; 4]) -> u32| {
+        bytes.get(at..at + 4).map_or(u32::MAX, |b| from([b[0], b[1], b[2], b[3]])) as usize
+    };
+    match Format::of(bytes) {
+        None => false,
+        Some(Format::Png) => check_png_end(bytes).is_ok(),
+        // Cameras pad their frames with zeros.
+        Some(Format::Jpeg) => {
+            bytes.iter().rposition(|&b| b != 0).is_some_and(|end| bytes[..=end].ends_with(&[0xff, 0xd9]))
+        }
+        Some(Format::Bmp) => u32_at(2, u32::from_le_bytes) <= bytes.len(),
+        Some(Format::Tiff) if bytes.starts_with(b"II") => u32_at(4, u32::from_le_bytes) < bytes.len(),
+        Some(Format::Tiff) => u32_at(4, u32::from_be_bytes) < bytes.len(),
+    }
+}
+
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODED_BYTES);

@@ -11,7 +11,7 @@ mod raw;
 mod region;
 mod resize;
 
-pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load};
+pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
 pub use encode::{evidence_bytes, png};
 pub use prepare::{Preparation, PrepareError, Prepared};
 pub use region::{RegionError, check_region, crop, whole};

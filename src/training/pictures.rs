@@ -73,38 +73,16 @@ impl Pictures {
             View::Centre => {
                 let twice = Size::new(2 * size.width, 2 * size.height);
                 let large = self.resizer.resize(&loaded, twice).expect(legal);
-                Ok(crop(&large, Region { x: size.width / 2, y: size.height / 2, ..whole(size) }))
+                let middle = Region { x: size.width / 2, y: size.height / 2, ..imaging::whole(size) };
+                Ok(imaging::crop(&large, middle).expect("the middle half lies inside: this is a bug"))
             }
         }
     }
 }
 
-fn whole(size: Size) -> Region {
-    Region { x: 0, y: 0, width: size.width, height: size.height }
-}
-
-fn crop(picture: &Picture, region: Region) -> Picture {
-    let row_bytes = 3 * picture.size().width as usize;
-    let (left, width) = (3 * region.x as usize, 3 * region.width as usize);
-    let rows = picture.rgb().chunks_exact(row_bytes).skip(region.y as usize).take(region.height as usize);
-    let rgb = rows.flat_map(|row| &row[left..left + width]).copied().collect();
-    Picture::new(Size::new(region.width, region.height), rgb)
-        .expect("the middle half lies inside: this is a bug")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_centre_is_the_middle_of_twice_the_size() {
-        let size = Size::new(8, 4);
-        let rgb: Vec<u8> = (0..32).flat_map(|i| [i % 8, i / 8, 0]).map(|v| v as u8).collect();
-        let picture = Picture::new(size, rgb).unwrap();
-        let middle = crop(&picture, Region { x: 2, y: 1, width: 4, height: 2 });
-        assert_eq!(middle.rgb()[..3], [2, 1, 0]);
-        assert_eq!(middle.rgb()[21..], [5, 2, 0]);
-    }
 
     #[test]
     fn a_damaged_picture_is_named() {

@@ -1,7 +1,11 @@
-//! Integration tests: behaviour through the public API, in one binary.
+//! Behaviour through the public interface and the binary, against real brokers and real processes; one test binary,
+//! since each costs a link.
 
+mod architecture;
 mod demo_broker;
 mod goldens;
+mod hostile;
+mod inspectord;
 mod mosquitto;
 mod mqtt;
 mod proxy;

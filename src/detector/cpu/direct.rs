@@ -222,11 +222,7 @@ impl Row<'_> {
                     if ROWS == 2 {
                         let (a, b) = (&sums[0], &sums[1]);
                         let four = [a[2 * x][g], a[2 * x + 1][g], b[2 * x][g], b[2 * x + 1][g]];
-                        let four = four.map(
-                            #[inline(always)]
-                            |v| s.add(v, bias),
-                        );
-                        self.sink.put_pooled(s, block, at, four);
+                        self.sink.put_pooled(s, block, at, four, bias);
                     } else {
                         self.sink.put(s, block, at, s.add(sums[0][x][g], bias));
                     }
@@ -255,10 +251,10 @@ impl Row<'_> {
                 // SAFETY: `weights` holds GROUP blocks for each tap of each source; the furthest input that any tap
                 // reaches was asserted to be inside.
                 unsafe {
-                    let w: [S::V; GROUP] = std::array::from_fn(
-                        #[inline(always)]
-                        |g| s.load(weights.get_unchecked(g)),
-                    );
+                    let mut w = [s.splat(0.0); GROUP];
+                    for (g, w) in w.iter_mut().enumerate() {
+                        *w = s.load(weights.get_unchecked(g));
+                    }
                     weights = weights.get_unchecked(GROUP..);
                     for (r, sums) in sums.iter_mut().enumerate() {
                         for (c, sums) in sums.iter_mut().enumerate() {

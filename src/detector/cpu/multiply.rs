@@ -17,10 +17,11 @@ pub(super) struct Multiply<'a> {
     pub(super) tiles: usize,
     /// Tiles that a micro-kernel takes at once.
     pub(super) rows: usize,
-    /// Groups of output channels, each `depth·16 × GROUP` blocks of weights, `by_group` from one to the next.
+    /// Groups of output channels, each `depth·16 × GROUP` blocks of weights.
     pub(super) weights: &'a [Block],
-    pub(super) by_group: usize,
     pub(super) groups: usize,
+    /// Weights that will be wanted next, to be fetched meanwhile; any number.
+    pub(super) next: &'a [Block],
     pub(super) sums: Shared<'a, Block>,
     pub(super) sums_start: usize,
     /// Blocks from one block of output channels to the next.
@@ -50,11 +51,12 @@ impl Multiply<'_> {
     #[inline(always)]
     fn all<S: Simd, const ROWS: usize, const GROUP: usize>(&self, s: S) {
         let panel = self.depth * LANES * GROUP;
+        let mut ahead = Ahead::new(self.next, self.tiles / ROWS * self.groups * self.depth * LANES);
         for tile in (0..self.tiles).step_by(ROWS) {
             let values = &self.values[tile..tile + (self.depth - 1) * self.values_by_block + ROWS];
             for group in 0..self.groups {
-                let weights = &self.weights[group * self.by_group..group * self.by_group + panel];
-                let sums = self.product::<S, ROWS, GROUP>(s, values, weights);
+                let weights = &self.weights[group * panel..(group + 1) * panel];
+                let sums = self.product::<S, ROWS, GROUP>(s, values, weights, &mut ahead);
                 for g in 0..GROUP {
                     let start = self.sums_start + (group * GROUP + g) * self.sums_by_block + tile;
                     // SAFETY: these tiles of these output channels at this point are this task's alone.
@@ -73,17 +75,19 @@ impl Multiply<'_> {
         s: S,
         values: &[Block],
         weights: &[Block],
+        ahead: &mut Ahead<'_>,
     ) -> [[S::V; GROUP]; ROWS] {
         assert!(values.len() == (self.depth - 1) * self.values_by_block + ROWS);
         assert!(weights.len() == self.depth * LANES * GROUP);
         let mut sums = [[s.splat(0.0); GROUP]; ROWS];
         for block in 0..self.depth {
             for lane in 0..LANES {
-                // SAFETY: below `depth·16·GROUP`, which was asserted to be the length.
-                let w: [S::V; GROUP] = std::array::from_fn(
-                    #[inline(always)]
-                    |g| s.load(unsafe { weights.get_unchecked((block * LANES + lane) * GROUP + g) }),
-                );
+                ahead.fetch(s);
+                let mut w = [s.splat(0.0); GROUP];
+                for (g, w) in w.iter_mut().enumerate() {
+                    // SAFETY: below `depth·16·GROUP`, which was asserted to be the length.
+                    *w = s.load(unsafe { weights.get_unchecked((block * LANES + lane) * GROUP + g) });
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: at most `(depth − 1)·by_block + ROWS − 1`, one less than the asserted length; a lane of 16.
                     let x = unsafe {
@@ -97,5 +101,27 @@ impl Multiply<'_> {
             }
         }
         sums
+    }
+}
+
+/// Fetches some blocks, evenly spread over a number of steps.
+struct Ahead<'a> {
+    blocks: &'a [Block],
+    /// Position and step in 1/65536 of a block.
+    position: usize,
+    step: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(blocks: &'a [Block], steps: usize) -> Self {
+        Self { blocks, position: 0, step: (blocks.len() << 16) / steps }
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, s: S) {
+        if let Some(block) = self.blocks.get(self.position >> 16) {
+            s.prefetch(block);
+        }
+        self.position += self.step;
     }
 }

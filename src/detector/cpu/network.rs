@@ -166,7 +166,7 @@ impl Network {
         let sums = [(); 2].map(|()| Tensor::zeros(Layout::new(1, map, 0)));
         let stages = teacher.0.iter().chain(&student.0).chain(&autoencoder.encoder);
         let stages = stages.chain(autoencoder.decoder.iter().map(|(_, _, stage)| stage));
-        let scratch = stages.map(|stage| stage.scratch(plan)).max().unwrap_or(0).max(heads.scratch(plan));
+        let scratch = stages.map(|stage| stage.scratch()).max().unwrap_or(0).max(heads.scratch());
         let scratch = vec![Block::ZERO; scratch];
         Self { canvas, teacher, student, autoencoder, heads, sums, scratch, features: architecture.features }
     }
@@ -230,9 +230,9 @@ impl Heads {
         }
     }
 
-    fn scratch(&self, plan: Plan) -> usize {
+    fn scratch(&self) -> usize {
         match self {
-            Self::Winograd(layer) => layer.scratch(plan.threads),
+            Self::Winograd(layer) => layer.scratch(),
             Self::Direct(_) => 0,
         }
     }

@@ -60,20 +60,26 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes the four outputs of one pooled value in row `y` and column `x`, bias included.
+    /// Takes the four outputs of one pooled value in row `y` and column `x`, and the bias they lack.
     ///
     /// # Safety
     /// During a section, only one task puts outputs of this position and block here.
     #[inline(always)]
-    pub(super) unsafe fn put_pooled<S: Simd>(&self, s: S, block: usize, [y, x]: [usize; 2], four: [S::V; 4]) {
+    pub(super) unsafe fn put_pooled<S: Simd>(
+        &self,
+        s: S,
+        block: usize,
+        [y, x]: [usize; 2],
+        four: [S::V; 4],
+        bias: S::V,
+    ) {
         if y >= self.layout.size[0] || x >= self.layout.size[1] {
             return;
         }
-        let [a, b, c, d] = four.map(
-            #[inline(always)]
-            |v| s.relu(v),
-        );
-        let sum = s.add(s.add(a, b), s.add(c, d));
+        let mut sum = s.splat(0.0);
+        for v in four {
+            sum = s.add(sum, s.relu(s.add(v, bias)));
+        }
         // SAFETY: the caller's promise.
         s.store(sum, unsafe { self.to.get(self.layout.at(block, y, x)) });
     }

@@ -55,9 +55,9 @@ impl Stage {
     }
 
     /// Blocks of working memory that `run` needs.
-    pub(super) fn scratch(&self, plan: Plan) -> usize {
+    pub(super) fn scratch(&self) -> usize {
         match &self.convolution {
-            Convolution::Winograd(layer) => layer.scratch(plan.threads),
+            Convolution::Winograd(layer) => layer.scratch(),
             Convolution::Direct(_) => 0,
         }
     }

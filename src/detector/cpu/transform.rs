@@ -51,13 +51,11 @@ impl Kernel for Input<'_> {
                 let mut half = [[s.splat(0.0); POINTS]; POINTS];
                 for x in 0..POINTS {
                     let from = &plane[corner + x..corner + x + (POINTS - 1) * columns + 1];
-                    let column = input_1d(
-                        s,
-                        std::array::from_fn(
-                            #[inline(always)]
-                            |y| s.load(&from[y * columns]),
-                        ),
-                    );
+                    let mut column = [s.splat(0.0); POINTS];
+                    for (y, v) in column.iter_mut().enumerate() {
+                        *v = s.load(&from[y * columns]);
+                    }
+                    let column = input_1d(s, column);
                     for y in 0..POINTS {
                         half[y][x] = column[y];
                     }
@@ -100,8 +98,11 @@ fn input_1d<S: Simd>(s: S, d: [S::V; POINTS]) -> [S::V; POINTS] {
 
 #[inline(always)]
 fn sum<S: Simd, const N: usize>(s: S, terms: [(f32, S::V); N]) -> S::V {
-    let mut total = if terms[0].0 == 1.0 { terms[0].1 } else { s.mul(s.splat(terms[0].0), terms[0].1) };
-    for (c, v) in terms.into_iter().skip(1) {
+    let mut total = terms[0].1;
+    if terms[0].0 != 1.0 {
+        total = s.mul(s.splat(terms[0].0), total);
+    }
+    for &(c, v) in &terms[1..] {
         total = if c == 1.0 {
             s.add(total, v)
         } else if c == -1.0 {
@@ -124,21 +125,20 @@ pub(super) fn output<S: Simd, const M: usize>(
     let sums = &sums[first..first + (TILE - 1) * by_point + 1];
     let mut half = [[s.splat(0.0); POINTS]; M];
     for x in 0..POINTS {
-        let column = output_1d::<S, M>(
-            s,
-            std::array::from_fn(
-                #[inline(always)]
-                |y| s.load(&sums[(y * POINTS + x) * by_point]),
-            ),
-        );
+        let mut column = [s.splat(0.0); POINTS];
+        for (y, v) in column.iter_mut().enumerate() {
+            *v = s.load(&sums[(y * POINTS + x) * by_point]);
+        }
+        let column = output_1d::<S, M>(s, column);
         for y in 0..M {
             half[y][x] = column[y];
         }
     }
-    half.map(
-        #[inline(always)]
-        |row| output_1d::<S, M>(s, row),
-    )
+    let mut outputs = [[s.splat(0.0); M]; M];
+    for (outputs, row) in outputs.iter_mut().zip(half) {
+        *outputs = output_1d::<S, M>(s, row);
+    }
+    outputs
 }
 
 /// Aᵀ m.

@@ -35,7 +35,7 @@ struct Part {
     /// Blocks of output channels that mean something.
     blocks: usize,
     groups: usize,
-    /// `[group][point][input channel][block of the group]`.
+    /// `[round][point][group of the round][input channel][block of the group]`.
     weights: Vec<Block>,
     bias: Vec<Block>,
     then: Then,
@@ -44,6 +44,7 @@ struct Part {
 /// A convolution ready to run at one output size.
 pub(super) struct Winograd {
     isa: Isa,
+    threads: usize,
     /// Outputs of a tile's side.
     step: usize,
     sources: Vec<usize>,
@@ -57,7 +58,10 @@ pub(super) struct Winograd {
     rows: usize,
     joint: bool,
     /// Groups whose sums fit beside each other.
-    groups_at_once: usize,
+    round: usize,
+    /// How transformed tiles and sums lie in a worker's, or the joint, memory.
+    values: Points,
+    sums: Points,
 }
 
 /// A part to be: its filters, the source that its first input is, and what becomes of its outputs.
@@ -92,12 +96,14 @@ impl Winograd {
         let step = POINTS + 1 - kernel;
         let sources: Vec<usize> = sources.iter().map(|c| c.div_ceil(LANES)).collect();
         let pooled = parts[0].then.pooled();
-        let parts: Vec<Part> = parts.into_iter().map(|spec| Part::new(isa, &sources, spec)).collect();
         let tiles = tiles(size.map(|s| s.div_ceil(step)), pooled);
 
         let depth: usize = sources.iter().sum();
         let point = TILE * size_of::<Block>();
-        let weights: usize = parts.iter().map(|p| p.weights.len() * size_of::<Block>()).sum();
+        let weights: usize = parts
+            .iter()
+            .map(|spec| TILE * spec.filters.outputs() * spec.filters.inputs() * size_of::<f32>())
+            .sum();
         let joint = weights > STREAMED_BYTES && tiles.len() > 4;
         let group = isa.group();
         let limit = if joint {
@@ -113,44 +119,21 @@ impl Winograd {
             let pieces = self::chunks(&tiles[chunk.clone()], pooled, piece);
             (chunk, pieces)
         });
+        let chunks: Vec<_> = chunks.collect();
+        let longest = chunks.iter().map(|(c, _)| c.len()).max().unwrap_or(0).next_multiple_of(rows);
+        let round = if joint { (JOINT_SUMS_BYTES / (point * longest * group)).max(1) } else { 1 };
+        // An odd distance from point to point spreads the points over all sets of the caches.
+        let values = Points { start: 0, by_point: (depth * longest) | 1, by_block: longest };
+        let sums = Points { start: 0, by_point: (round * group * longest) | 1, by_block: longest };
         let blocks = sources.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |b| (i, b))).collect();
-        let mut layer = Self {
-            isa,
-            step,
-            chunks: chunks.collect(),
-            blocks,
-            sources,
-            parts,
-            tiles,
-            rows,
-            joint,
-            groups_at_once: 1,
-        };
-        if joint {
-            layer.groups_at_once = (JOINT_SUMS_BYTES / (point * layer.longest() * group)).max(1);
-        }
-        layer
+        let parts = parts.into_iter().map(|spec| Part::new(isa, &sources, spec, round)).collect();
+        Self { isa, threads, step, sources, blocks, parts, tiles, chunks, rows, joint, round, values, sums }
     }
 
     /// Blocks of working memory that `run` needs.
-    pub(super) fn scratch(&self, threads: usize) -> usize {
-        let workers = if self.joint { 1 } else { threads };
-        workers * (self.values_points().by_point + self.sums_points().by_point) * TILE
-    }
-
-    fn longest(&self) -> usize {
-        self.chunks.iter().map(|(c, _)| c.len()).max().unwrap_or(0).next_multiple_of(self.rows)
-    }
-
-    // An odd distance from point to point spreads the points over all sets of the caches.
-    fn values_points(&self) -> Points {
-        let by_block = self.longest();
-        Points { start: 0, by_point: (self.sources.iter().sum::<usize>() * by_block) | 1, by_block }
-    }
-
-    fn sums_points(&self) -> Points {
-        let by_block = self.longest();
-        Points { start: 0, by_point: (self.groups_at_once * self.isa.group() * by_block) | 1, by_block }
+    pub(super) fn scratch(&self) -> usize {
+        let workers = if self.joint { 1 } else { self.threads };
+        workers * (self.values.by_point + self.sums.by_point) * TILE
     }
 
     /// Convolves `sources` into `sinks`, one for each part.
@@ -164,8 +147,7 @@ impl Winograd {
     }
 
     fn run_privately(&self, pool: &Pool, scratch: &mut [Block], sources: &[&Tensor], sinks: &[Sink<'_>]) {
-        let (values_points, sums_points) = (self.values_points(), self.sums_points());
-        let (values_len, sums_len) = (values_points.by_point * TILE, sums_points.by_point * TILE);
+        let (values_len, sums_len) = (self.values.by_point * TILE, self.sums.by_point * TILE);
         let scratch = Shared::new(scratch);
         pool.run(self.chunks.len(), &|worker, chunk| {
             let start = worker * (values_len + sums_len);
@@ -190,7 +172,7 @@ impl Winograd {
     }
 
     fn run_jointly(&self, pool: &Pool, scratch: &mut [Block], sources: &[&Tensor], sinks: &[Sink<'_>]) {
-        let (values, sums) = scratch.split_at_mut(self.values_points().by_point * TILE);
+        let (values, sums) = scratch.split_at_mut(self.values.by_point * TILE);
         for (chunk, pieces) in &self.chunks {
             let tiles = &self.tiles[chunk.clone()];
             let shared = Shared::new(values);
@@ -199,8 +181,8 @@ impl Winograd {
                 self.transform(sources[source], block..block + 1, i, tiles, shared);
             });
             for (part, sink) in self.parts.iter().zip(sinks) {
-                for first in (0..part.groups).step_by(self.groups_at_once) {
-                    let groups = first..(first + self.groups_at_once).min(part.groups);
+                for first in (0..part.groups).step_by(self.round) {
+                    let groups = first..(first + self.round).min(part.groups);
                     let shared = Shared::new(sums);
                     let values = &*values;
                     pool.run(TILE, &|_, point| {
@@ -224,7 +206,7 @@ impl Winograd {
         tiles: &[Tile],
         values: Shared<'_, Block>,
     ) {
-        let mut points = self.values_points();
+        let mut points = self.values;
         points.start = to * points.by_block;
         self.isa.run(Input { source, blocks, tiles, step: self.step, values, points });
     }
@@ -238,19 +220,20 @@ impl Winograd {
         values: &[Block],
         sums: Shared<'_, Block>,
     ) {
-        let (from, to) = (self.values_points(), self.sums_points());
+        let (from, to) = (self.values, self.sums);
         let panel = part.depth.len() * LANES * self.isa.group();
-        let by_group = TILE * panel;
-        let start = groups.start * by_group + point * panel;
+        let place = |point: usize| (groups.start * TILE + point * self.round) * panel;
+        // The next point is another worker's where the step is joint.
+        let next = place(point + if self.joint { self.threads } else { 1 });
         self.isa.run(Multiply {
             values: &values[point * from.by_point + part.depth.start * from.by_block..],
             values_by_block: from.by_block,
             depth: part.depth.len(),
             tiles: tiles.next_multiple_of(self.rows),
             rows: self.rows,
-            weights: &part.weights[start..start + (groups.len() - 1) * by_group + panel],
-            by_group,
+            weights: &part.weights[place(point)..place(point) + groups.len() * panel],
             groups: groups.len(),
+            next: part.weights.get(next..next + groups.len() * panel).unwrap_or(&[]),
             sums,
             sums_start: point * to.by_point,
             sums_by_block: to.by_block,
@@ -269,7 +252,7 @@ impl Winograd {
     ) {
         let group = self.isa.group();
         let blocks = groups.start * group..(groups.end * group).min(part.blocks);
-        let mut points = self.sums_points();
+        let mut points = self.sums;
         points.start = some.start;
         let tiles = &tiles[some];
         match self.step {
@@ -281,7 +264,7 @@ impl Winograd {
 }
 
 impl Part {
-    fn new(isa: Isa, sources: &[usize], spec: Spec) -> Self {
+    fn new(isa: Isa, sources: &[usize], spec: Spec, round: usize) -> Self {
         let Spec { filters, first_source, then } = spec;
         let group = isa.group();
         let blocks = filters.outputs().div_ceil(LANES);
@@ -289,16 +272,17 @@ impl Part {
         let first: usize = sources[..first_source].iter().sum();
         let depth: usize = filters.sources.iter().map(|c| c.div_ceil(LANES)).sum();
         let g = cook_toom::weight(filters.kernel);
-        let mut weights = vec![Block::ZERO; groups * TILE * depth * LANES * group];
+        let mut weights = vec![Block::ZERO; groups.next_multiple_of(round) * TILE * depth * LANES * group];
         let mut channel = 0;
         let mut row = 0;
         for &channels in &filters.sources {
             for c in 0..channels {
                 for output in 0..filters.outputs() {
                     let (block, lane) = (output / LANES, output % LANES);
+                    let (first, in_round) = (block / group / round * round, block / group % round);
                     let factors = cook_toom::transform_weight(filters.filter(output, channel + c), &g);
                     for (point, factor) in factors.into_iter().enumerate() {
-                        let panel = ((block / group) * TILE + point) * depth * LANES;
+                        let panel = (first * TILE + point * round + in_round) * depth * LANES;
                         weights[(panel + row + c) * group + block % group].0[lane] = factor as f32;
                     }
                 }
@@ -414,7 +398,7 @@ impl<const M: usize> Output<'_, M> {
                 let outputs = transform::output::<S, M>(s, self.sums, first + t, self.points.by_point);
                 for (y, row) in outputs.into_iter().enumerate() {
                     for (x, v) in row.into_iter().enumerate() {
-                        square[tile.y % 2 * M + y][tile.x % 2 * M + x] = s.add(v, bias);
+                        square[tile.y % 2 * M + y][tile.x % 2 * M + x] = v;
                     }
                 }
                 t += 1;
@@ -424,7 +408,7 @@ impl<const M: usize> Output<'_, M> {
                     let (a, b) = (&square[2 * y], &square[2 * y + 1]);
                     let four = [a[2 * x], a[2 * x + 1], b[2 * x], b[2 * x + 1]];
                     // SAFETY: a square of tiles is one task's.
-                    unsafe { self.sink.put_pooled(s, block, [top * M + y, left * M + x], four) }
+                    unsafe { self.sink.put_pooled(s, block, [top * M + y, left * M + x], four, bias) }
                 }
             }
         }

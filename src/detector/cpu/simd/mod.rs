@@ -44,6 +44,10 @@ pub(super) trait Simd: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger of `a` and 0.
     fn relu(self, a: Self::V) -> Self::V;
+    /// Asks for a block that will be read soon; nothing more than a hint.
+    fn prefetch(self, block: &Block) {
+        let _no_hint = block;
+    }
 }
 
 /// Work written once for all instruction sets. `run` must be `#[inline(always)]`, or it is compiled for the plainest.

@@ -24,16 +24,16 @@ impl Neon {
     }
 }
 
+/// All four registers, written out, since a closure might not be inlined.
 macro_rules! lanes {
     ($i:ident => $body:expr) => {
-        std::array::from_fn(
-            #[inline(always)]
-            |$i| {
-                // SAFETY: the token is made only where NEON was detected; a block is whole and aligned.
-                unsafe { $body }
-            },
-        )
+        [lanes!($i = 0, $body), lanes!($i = 1, $body), lanes!($i = 2, $body), lanes!($i = 3, $body)]
     };
+    ($i:ident = $n:literal, $body:expr) => {{
+        const $i: usize = $n;
+        // SAFETY: the token is made only where NEON was detected; a block is whole and aligned.
+        unsafe { $body }
+    }};
 }
 
 impl Simd for Neon {
@@ -42,45 +42,41 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
-        lanes!(_i => vdupq_n_f32(x))
+        lanes!(_I => vdupq_n_f32(x))
     }
-
     #[inline(always)]
     fn load(self, block: &Block) -> Self::V {
-        lanes!(i => vld1q_f32(block.0.as_ptr().add(4 * i)))
+        lanes!(I => vld1q_f32(block.0.as_ptr().add(4 * I)))
     }
 
     #[inline(always)]
     fn store(self, v: Self::V, block: &mut Block) {
-        for (i, v) in v.into_iter().enumerate() {
-            // SAFETY: the token is made only where NEON was detected; a block is whole and aligned.
-            unsafe { vst1q_f32(block.0.as_mut_ptr().add(4 * i), v) }
-        }
+        lanes!(I => vst1q_f32(block.0.as_mut_ptr().add(4 * I), v[I]));
     }
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        lanes!(i => vaddq_f32(a[i], b[i]))
+        lanes!(I => vaddq_f32(a[I], b[I]))
     }
 
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        lanes!(i => vsubq_f32(a[i], b[i]))
+        lanes!(I => vsubq_f32(a[I], b[I]))
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        lanes!(i => vmulq_f32(a[i], b[i]))
+        lanes!(I => vmulq_f32(a[I], b[I]))
     }
 
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        lanes!(i => vfmaq_f32(c[i], a[i], b[i]))
+        lanes!(I => vfmaq_f32(c[I], a[I], b[I]))
     }
 
     // `vmaxq_f32` keeps a NaN a NaN.
     #[inline(always)]
     fn relu(self, a: Self::V) -> Self::V {
-        lanes!(i => vmaxq_f32(a[i], vdupq_n_f32(0.0)))
+        lanes!(I => vmaxq_f32(a[I], vdupq_n_f32(0.0)))
     }
 }

@@ -5,6 +5,19 @@ use super::{Block, LANES, Simd};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Portable;
 
+/// A loop, since a closure might not be inlined.
+macro_rules! lanes {
+    ($i:ident => $body:expr) => {{
+        let mut v = [0.0; LANES];
+        let mut $i = 0;
+        while $i < LANES {
+            v[$i] = $body;
+            $i += 1;
+        }
+        v
+    }};
+}
+
 impl Simd for Portable {
     type V = [f32; LANES];
     const GROUP: usize = 1;
@@ -26,28 +39,28 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i] + b[i])
+        lanes!(i => a[i] + b[i])
     }
 
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i] - b[i])
+        lanes!(i => a[i] - b[i])
     }
 
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i] * b[i])
+        lanes!(i => a[i] * b[i])
     }
 
     // Not `mul_add`, which is a library call where the processor has no such instruction.
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+        lanes!(i => a[i] * b[i] + c[i])
     }
 
     // A NaN stays one, so that damage shows in the map.
     #[inline(always)]
     fn relu(self, a: Self::V) -> Self::V {
-        std::array::from_fn(|i| if a[i] < 0.0 { 0.0 } else { a[i] })
+        lanes!(i => if a[i] < 0.0 { 0.0 } else { a[i] })
     }
 }

@@ -100,6 +100,11 @@ impl Simd for Avx2 {
     fn relu(self, a: Self::V) -> Self::V {
         lanes!([_mm256_max_ps(_mm256_setzero_ps(), a[0]), _mm256_max_ps(_mm256_setzero_ps(), a[1])])
     }
+
+    #[inline(always)]
+    fn prefetch(self, block: &Block) {
+        lanes!(_mm_prefetch::<_MM_HINT_T0>(block.0.as_ptr().cast()));
+    }
 }
 
 impl Simd for Avx512 {
@@ -145,5 +150,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn relu(self, a: Self::V) -> Self::V {
         lanes!(_mm512_max_ps(_mm512_setzero_ps(), a))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, block: &Block) {
+        lanes!(_mm_prefetch::<_MM_HINT_T0>(block.0.as_ptr().cast()));
     }
 }
