@@ -2,7 +2,7 @@
 //!
 //! Speaks quality of service 0 and 1 both ways, wildcards, retained messages, wills and keep-alive. Deliberately absent:
 //! sessions that outlive a connection, quality 2, passwords, TLS, bridges; whoever needs those has a real broker. One
-//! task per connection; what they share is the [`hub`], behind one short lock. Not here: the client side (`session`).
+//! task per connection; what they share is the `hub`, behind one short lock. Not here: the client side (`session`).
 
 mod client;
 mod hub;
