@@ -3,6 +3,7 @@
 
 mod architecture;
 mod daemon;
+mod demo_broker;
 mod goldens;
 mod hostile;
 mod inspectord;
