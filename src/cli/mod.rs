@@ -3,6 +3,7 @@
 //! In: arguments. Out: an exit code – 0 done, 1 failed, 2 wrong usage or invalid settings. Standard output carries what
 //! was asked for and nothing else; errors and logs go to standard error.
 
+pub mod bench;
 pub mod calibrate;
 pub mod check;
 mod common;
@@ -46,6 +47,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
     History(history::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -58,6 +60,7 @@ impl Command {
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::History(args) => history::run(args),
+            Self::Bench(args) => bench::run(args),
         }
     }
 
