@@ -1,0 +1,3 @@
+//! Integration tests: behaviour through the public API, in one binary.
+
+mod goldens;
