@@ -1,87 +1,15 @@
-//! From an engine's raw map to a finding: full-size map, score, peak, and the areas above the threshold.
+//! From a full-size map to a finding: score, peak, and the areas above the threshold.
 //!
-//! In: the raw map of the networks' input, and the part of the captured picture that was shrunk to that input. Out:
-//! the map at that part's size and a [`Finding`] in pixels of the captured picture. Pure; runs on the caller's thread.
-//! Not here: quantile normalisation (the engines), drawing (`imaging`).
+//! In: the map of the part of the captured picture that was viewed. Out: a [`Finding`] in pixels of the captured
+//! picture. Pure; runs on the caller's thread. Not here: how the map comes about (`efficientad::maps`, the engines),
+//! drawing (`imaging`).
 
 use super::{AnomalyMap, InspectorError};
-use crate::efficientad::Architecture;
-use crate::frame::{Region, Size};
+use crate::frame::Region;
 use crate::verdict::{AnomalousRegion, Finding, ModelRef, Score, Threshold};
 
 /// The most areas that a finding lists.
 pub const MAX_REGIONS: usize = 32;
-
-/// The map of `viewed`, at its size: the raw map padded by four zeros a side, then resized bilinearly (paper §3.4).
-pub(super) fn full_size(raw: &AnomalyMap, viewed: Size) -> AnomalyMap {
-    let (raw_width, raw_height) = (raw.size.width as usize, raw.size.height as usize);
-    let columns = Taps::new(raw_width, viewed.width as usize);
-    let rows = Taps::new(raw_height, viewed.height as usize);
-    let width = viewed.width as usize;
-    let widen = |row: Option<usize>, out: &mut [f32]| match row {
-        Some(r) => columns.apply(&raw.values[r * raw_width..(r + 1) * raw_width], out),
-        None => out.fill(0.0),
-    };
-    let mut values = vec![0.0; width * viewed.height as usize];
-    let mut above = (usize::MAX, vec![0.0; width]);
-    let mut below = (usize::MAX, vec![0.0; width]);
-    for (tap, out) in rows.taps.iter().zip(values.chunks_exact_mut(width)) {
-        if tap.first != above.0 {
-            if tap.first == below.0 {
-                std::mem::swap(&mut above, &mut below);
-            } else {
-                widen(unpadded(tap.first, raw_height), &mut above.1);
-                above.0 = tap.first;
-            }
-        }
-        if tap.second != below.0 {
-            widen(unpadded(tap.second, raw_height), &mut below.1);
-            below.0 = tap.second;
-        }
-        for ((out, a), b) in out.iter_mut().zip(&above.1).zip(&below.1) {
-            *out = a * (1.0 - tap.weight) + b * tap.weight;
-        }
-    }
-    AnomalyMap { size: viewed, values }
-}
-
-/// The raw map's index for the padded map's, unless that lies in the padding.
-fn unpadded(padded: usize, side: usize) -> Option<usize> {
-    padded.checked_sub(Architecture::MAP_PADDING).filter(|&i| i < side)
-}
-
-/// For each output position the two padded inputs it lies between, with half-pixel centres.
-struct Tap {
-    first: usize,
-    second: usize,
-    weight: f32,
-}
-
-/// The taps of one direction.
-struct Taps {
-    side: usize,
-    taps: Vec<Tap>,
-}
-
-impl Taps {
-    fn new(side: usize, output: usize) -> Self {
-        let padded = side + 2 * Architecture::MAP_PADDING;
-        let scale = padded as f64 / output as f64;
-        let tap = |i: usize| {
-            let centre = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
-            let first = (centre as usize).min(padded - 1);
-            Tap { first, second: (first + 1).min(padded - 1), weight: (centre - first as f64) as f32 }
-        };
-        Self { side, taps: (0..output).map(tap).collect() }
-    }
-
-    fn apply(&self, row: &[f32], out: &mut [f32]) {
-        let value = |i: usize| unpadded(i, self.side).map_or(0.0, |i| row[i]);
-        for (out, tap) in out.iter_mut().zip(&self.taps) {
-            *out = value(tap.first) * (1.0 - tap.weight) + value(tap.second) * tap.weight;
-        }
-    }
-}
 
 /// What `map`, which covers `viewed`, says about the picture.
 pub(super) fn judge(
@@ -211,6 +139,7 @@ impl Areas {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Size;
 
     fn map(width: u32, rows: &[&[f32]]) -> AnomalyMap {
         AnomalyMap { size: Size::new(width, rows.len() as u32), values: rows.concat() }
@@ -266,15 +195,5 @@ mod tests {
             let result = judge(&map(2, &[&[0.0, bad]]), viewed, Threshold(1.0), model());
             assert!(matches!(result, Err(InspectorError::NotFinite)), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_full_size_map_is_padded_and_interpolated_between_pixel_centres() {
-        let raw = AnomalyMap { size: Size::new(2, 1), values: vec![1.0, 3.0] };
-        let same = full_size(&raw, Size::new(10, 9));
-        assert_eq!(same.values[4 * 10..5 * 10], [0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(same.values.iter().sum::<f32>(), 4.0);
-        let twice = full_size(&raw, Size::new(20, 18));
-        assert_eq!(twice.values[8 * 20 + 7..8 * 20 + 13], [0.1875, 0.5625, 1.125, 1.875, 1.6875, 0.5625]);
     }
 }

@@ -4,16 +4,22 @@
 //! Every detector belongs to one thread; the CPU engine borrows the workers that all detectors share.
 //! Not here: training, cameras, and what happens to a finding.
 
+pub mod cpu;
 mod finding;
 pub mod options;
+pub mod reference;
+pub mod untrained;
 
 use thiserror::Error;
 
+use crate::efficientad::{CalibratedModel, maps};
 use crate::frame::{Picture, Region, Size, check_picture_size};
 use crate::verdict::{Finding, ModelRef, Threshold};
 
+pub use cpu::Cpu;
 pub use finding::MAX_REGIONS;
 pub use options::Options;
+pub use reference::Reference;
 
 /// A map of anomaly, row by row; higher is worse.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +57,27 @@ pub enum InspectorError {
     },
 }
 
+/// Why a model cannot be made runnable.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The device is not there, or has no room for the model.
+    #[error("the model cannot be run on {device}: {message}")]
+    Device {
+        /// Which device.
+        device: String,
+        /// What it said.
+        message: String,
+    },
+    /// The settings ask for an engine that cannot run on the device.
+    #[error("inference settings: `{key}`: {message}")]
+    Options {
+        /// Which key of `[inference]`.
+        key: String,
+        /// What is wrong, and the remedy.
+        message: String,
+    },
+}
+
 /// An engine that runs a calibrated EfficientAD model.
 pub trait Inspector: Send {
     /// Which engine, on what, with how many threads; for people.
@@ -61,6 +88,37 @@ pub trait Inspector: Send {
 
     /// The combined, quantile-normalised map of each picture, unpadded: 56×56 at 256×256 (paper §3.4).
     fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError>;
+}
+
+/// Refuses pictures that have not the size that the model reads.
+pub(crate) fn check_inputs(expected: Size, pictures: &[&Picture]) -> Result<(), InspectorError> {
+    match pictures.iter().find(|p| p.size() != expected) {
+        Some(picture) => Err(InspectorError::Input { expected, got: picture.size() }),
+        None => Ok(()),
+    }
+}
+
+/// The engine that `options` ask for, with `model` loaded; the seam at which further engines come in.
+///
+/// # Errors
+/// The options contradict themselves, or the device is not there or has no room.
+pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn Inspector>, OpenError> {
+    if let Some((key, message)) = options.faults().into_iter().next() {
+        return Err(OpenError::Options { key, message });
+    }
+    let device = match options.device {
+        options::Device::Auto | options::Device::Cpu => candle_core::Device::Cpu,
+        options::Device::Cuda(n) => candle_core::Device::new_cuda(n)
+            .map_err(|e| OpenError::Device { device: options.device.to_string(), message: e.to_string() })?,
+    };
+    match (options.engine, options.device) {
+        (options::Engine::Reference, _) | (_, options::Device::Cuda(_)) => {
+            Ok(Box::new(Reference::new(model, device, options.device.to_string())?))
+        }
+        (options::Engine::Auto | options::Engine::Cpu, _) => {
+            Ok(Box::new(Cpu::new(model, options.thread_count())))
+        }
+    }
 }
 
 /// What an inspection brings: the finding, and the map it was drawn from.
@@ -83,6 +141,15 @@ impl Detector {
     /// A detector that holds the engine's maps against `threshold`.
     pub fn new(engine: Box<dyn Inspector>, model: ModelRef, threshold: Threshold) -> Self {
         Self { engine, model, threshold }
+    }
+
+    /// The model, run as `options` say, judging by its own threshold.
+    ///
+    /// # Errors
+    /// The options contradict themselves, or the device is not there or has no room.
+    pub fn open(model: CalibratedModel, options: &Options) -> Result<Self, OpenError> {
+        let engine = open_engine(&model, options)?;
+        Ok(Self::new(engine, model.model_ref(), model.threshold()))
     }
 
     /// The size of the pictures that [`Detector::inspect`] takes.
@@ -118,7 +185,8 @@ impl Detector {
         check_picture_size(size).map_err(|_| InspectorError::View(size))?;
         let maps = self.engine.infer(&[prepared])?;
         let raw = maps.into_iter().next().expect("an engine returns a map per picture: this is a bug");
-        let map = finding::full_size(&raw, size);
+        let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
+        let map = AnomalyMap { size, values: maps::full_size(&raw.values, rows, columns, size) };
         let finding = finding::judge(&map, viewed, self.threshold, self.model.clone())?;
         Ok(Inspection { finding, map })
     }

@@ -4,9 +4,30 @@
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
 mod decode;
+mod encode;
 mod jpeg;
+mod prepare;
 mod raw;
+mod region;
 mod resize;
 
-pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load};
-pub use resize::{RegionError, Resizer, check_region};
+pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
+pub use encode::{evidence_bytes, png};
+pub use prepare::{Preparation, PrepareError, Prepared};
+pub use region::{RegionError, check_region, crop, whole};
+pub use resize::Resizer;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crate::frame::Picture;
+
+    pub(super) fn golden_path(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pictures").join(name)
+    }
+
+    pub(super) fn golden(name: &str) -> Picture {
+        super::load(&golden_path(name)).unwrap()
+    }
+}
