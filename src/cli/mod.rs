@@ -8,6 +8,7 @@ pub mod check;
 mod common;
 mod device;
 pub mod evaluate;
+pub mod history;
 pub mod inspect;
 mod judging;
 mod progress;
@@ -42,6 +43,7 @@ enum Command {
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
+    History(history::Args),
 }
 
 impl Command {
@@ -52,16 +54,13 @@ impl Command {
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::History(args) => history::run(args),
         }
     }
 
     /// What is logged unless `INSPECTORD_LOG` says otherwise: daemons tell what they do, tools only what is wrong.
     fn log_level(&self) -> &'static str {
-        match self {
-            Self::Check(_) | Self::Train(_) | Self::Calibrate(_) | Self::Evaluate(_) | Self::Inspect(_) => {
-                "warn"
-            }
-        }
+        "warn"
     }
 }
 

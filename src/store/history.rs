@@ -200,6 +200,24 @@ impl Reader {
         Ok(newest.into_verdicts())
     }
 
+    /// Calls `each` with every verdict that `query` wants, whatever its limit, the one recorded first first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or what `each` says.
+    pub fn each<E: From<StoreError>>(
+        &self,
+        query: &Query,
+        mut each: impl FnMut(&Verdict) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut cursor = self.journal.after(Position::START);
+        while let Some(Found { verdict, .. }) = cursor.next()? {
+            if query.wants(verdict.camera().as_str(), verdict.judgement.captured_at, verdict.decision()) {
+                each(&verdict)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The folder of a verdict's evidence, if it is still there.
     pub fn evidence(&self, verdict: &Verdict) -> Option<PathBuf> {
         evidence_folder(&self.store, verdict)
