@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 
 use super::BackboneError;
 use crate::efficientad::weights::{Weight, Weights};
@@ -46,6 +47,19 @@ pub(super) fn read(path: &Path) -> Result<Weights, BackboneError> {
         weights.insert(name, Weight { dims: view.shape().to_vec(), values });
     }
     Ok(weights)
+}
+
+/// The first 16 hex digits of the SHA-256 of all names and numbers.
+pub(super) fn digest(weights: &Weights) -> String {
+    let mut hash = Sha256::new();
+    let mut bytes = Vec::new();
+    for (name, weight) in weights.iter() {
+        hash.update(name.as_bytes());
+        bytes.clear();
+        bytes.extend(weight.values.iter().flat_map(|v| v.to_le_bytes()));
+        hash.update(&bytes);
+    }
+    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 /// A few names, for a message.

@@ -138,6 +138,7 @@ enum Network {
 pub struct Backbone {
     kind: BackboneKind,
     network: Network,
+    digest: String,
     device: Device,
 }
 
@@ -158,17 +159,23 @@ impl Backbone {
         let Some(kind) = BackboneKind::of(&weights) else {
             return Err(BackboneError::Unknown { found: file::summary(&weights) });
         };
+        let digest = file::digest(&weights);
         let mut folding = Folding::new(kind, weights, device);
         let network = match kind.resnet() {
             None => Network::EfficientNet(EfficientNetLite0::new(&mut folding)?),
             Some(shape) => Network::ResNet(ResNet::new(&shape, &mut folding)?),
         };
-        Ok(Self { kind, network, device: device.clone() })
+        Ok(Self { kind, network, digest, device: device.clone() })
     }
 
     /// Which one it is.
     pub fn kind(&self) -> BackboneKind {
         self.kind
+    }
+
+    /// Tells its weights from others: the first 16 hex digits of their SHA-256.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Where it computes.
