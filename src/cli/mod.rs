@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod check;
 mod common;
 mod device;
+pub mod distill;
 pub mod evaluate;
 pub mod history;
 pub mod inspect;
@@ -46,6 +47,7 @@ enum Command {
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
+    Distill(distill::Args),
     History(history::Args),
     Bench(bench::Args),
 }
@@ -59,6 +61,7 @@ impl Command {
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Distill(args) => distill::run(args),
             Self::History(args) => history::run(args),
             Self::Bench(args) => bench::run(args),
         }

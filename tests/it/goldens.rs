@@ -69,7 +69,7 @@ pub(crate) fn read(path: &Path) -> Weights {
 }
 
 /// The generator's hash.
-fn hashed(name: &str, index: u32) -> u32 {
+pub(crate) fn hashed(name: &str, index: u32) -> u32 {
     let seed = name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     let mut x = index.wrapping_add(seed);
     for (shift, factor) in [(16, 0x7FEB_352D), (15, 0x846C_A68B)] {

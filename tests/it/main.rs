@@ -2,6 +2,7 @@
 //! since each costs a link.
 
 mod architecture;
+mod backbones;
 mod daemon;
 mod demo_broker;
 mod goldens;
