@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod cameras;
 pub mod check;
 mod common;
 mod device;
@@ -43,6 +44,7 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Cameras(cameras::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
@@ -57,6 +59,7 @@ impl Command {
         match self {
             Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
+            Self::Cameras(args) => cameras::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),

@@ -139,7 +139,7 @@ impl Sheet {
         for pixel in picture.rgb().chunks_exact(3) {
             let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
             let grey = 0.299 * r + 0.587 * g + 0.114 * b;
-            rgb.extend([r, g, b].map(|c| (0.86 * (0.45 * c + 0.55 * grey)) as u8));
+            rgb.extend([r, g, b].map(|c| (0.92 * (0.6 * c + 0.4 * grey)) as u8));
         }
         rgb.extend((0..width * self.strip).flat_map(|_| STRIP));
         Ok(Canvas::new(Picture::new(Size::new(width, height + self.strip), rgb)?))
@@ -199,28 +199,35 @@ impl Sheet {
 
     /// A bright line just outside what is above the threshold, with a dark one around it for bright parts.
     fn contour(&self, canvas: &mut Canvas, view: Rect, above: &[bool]) {
-        let is_above = |x: i32, y: i32| {
-            (0..view.width).contains(&x)
-                && (0..view.height).contains(&y)
-                && above[(y * view.width + x) as usize]
+        let place = |x: i32, y: i32| {
+            let inside = (0..view.width).contains(&x) && (0..view.height).contains(&y);
+            inside.then_some((y * view.width + x) as usize)
         };
-        let touches = |x: i32, y: i32, reach: i32| {
-            (-reach..=reach).any(|dy| {
-                (-reach..=reach).any(|dx| dx * dx + dy * dy <= reach * reach + 1 && is_above(x + dx, y + dy))
-            })
-        };
+        let is_above = |x: i32, y: i32| place(x, y).is_some_and(|i| above[i]);
+        let near = |x: i32, y: i32| if x * x + y * y <= self.unit * self.unit + 1 { 2 } else { 1 };
+        let reach = 2 * self.unit;
+        // 2 under the bright line, 1 under the dark one; stamped along the edge, which is short.
+        let mut line = vec![0u8; above.len()];
         for y in 0..view.height {
             for x in 0..view.width {
-                if is_above(x, y) {
+                let inner =
+                    is_above(x - 1, y) && is_above(x + 1, y) && is_above(x, y - 1) && is_above(x, y + 1);
+                if !is_above(x, y) || inner {
                     continue;
                 }
-                let (left, top) = (view.left + x, view.top + y);
-                if touches(x, y, self.unit) {
-                    canvas.blend(left, top, INK, 0.95);
-                } else if touches(x, y, 2 * self.unit) {
-                    canvas.blend(left, top, [0, 0, 0], 0.45);
+                for dy in -reach..=reach {
+                    for dx in -reach..=reach {
+                        if let Some(i) = place(x + dx, y + dy).filter(|&i| !above[i]) {
+                            line[i] = line[i].max(near(dx, dy));
+                        }
+                    }
                 }
             }
+        }
+        for (i, depth) in (0..).zip(line).filter(|(_, depth)| *depth > 0) {
+            let (x, y) = (view.left + i % view.width, view.top + i / view.width);
+            let (colour, alpha) = if depth == 2 { (INK, 0.95) } else { ([0, 0, 0], 0.45) };
+            canvas.blend(x, y, colour, alpha);
         }
     }
 
