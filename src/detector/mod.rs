@@ -1,10 +1,26 @@
 //! A calibrated model made runnable: one [`Inspector`] per engine, and the [`Detector`] that turns its map into a finding.
 //!
+//! In: a picture of the networks' input size. Out: a finding in pixels of the captured picture, and the full-size map.
+//! Every detector belongs to one thread; the CPU engine borrows the workers that all detectors share.
 //! Not here: training, cameras, and what happens to a finding.
+
+pub mod cpu;
+mod finding;
+pub mod measure;
+pub mod options;
+pub mod reference;
+pub mod untrained;
 
 use thiserror::Error;
 
-use crate::frame::{Picture, Size};
+use crate::efficientad::{CalibratedModel, maps};
+use crate::frame::{Picture, Region, Size, check_picture_size};
+use crate::verdict::{Finding, ModelRef, Threshold};
+
+pub use cpu::Cpu;
+pub use finding::MAX_REGIONS;
+pub use options::Options;
+pub use reference::Reference;
 
 /// A map of anomaly, row by row; higher is worse.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +42,9 @@ pub enum InspectorError {
         /// What it was given.
         got: Size,
     },
+    /// The part of the captured picture that the map is wanted for has no pixels, or more than a picture may have.
+    #[error("a map of {0} was asked for, which is no picture's size")]
+    View(Size),
     /// The map holds a value that is not a finite number.
     #[error("the model's map is not finite: its weights or its input are damaged")]
     NotFinite,
@@ -35,6 +54,27 @@ pub enum InspectorError {
         /// Which engine.
         engine: &'static str,
         /// What it said.
+        message: String,
+    },
+}
+
+/// Why a model cannot be made runnable.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The device is not there, or has no room for the model.
+    #[error("the model cannot be run on {device}: {message}")]
+    Device {
+        /// Which device.
+        device: String,
+        /// What it said.
+        message: String,
+    },
+    /// The settings ask for an engine that cannot run on the device.
+    #[error("inference settings: `{key}`: {message}")]
+    Options {
+        /// Which key of `[inference]`.
+        key: String,
+        /// What is wrong, and the remedy.
         message: String,
     },
 }
@@ -49,4 +89,156 @@ pub trait Inspector: Send {
 
     /// The combined, quantile-normalised map of each picture, unpadded: 56×56 at 256×256 (paper §3.4).
     fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError>;
+}
+
+/// Refuses pictures that have not the size that the model reads.
+pub(crate) fn check_inputs(expected: Size, pictures: &[&Picture]) -> Result<(), InspectorError> {
+    match pictures.iter().find(|p| p.size() != expected) {
+        Some(picture) => Err(InspectorError::Input { expected, got: picture.size() }),
+        None => Ok(()),
+    }
+}
+
+/// The engine that `options` ask for, with `model` loaded; the seam at which further engines come in.
+///
+/// # Errors
+/// The options contradict themselves, or the device is not there or has no room.
+pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn Inspector>, OpenError> {
+    if let Some((key, message)) = options.faults().into_iter().next() {
+        return Err(OpenError::Options { key, message });
+    }
+    let device = match options.device {
+        options::Device::Auto | options::Device::Cpu => candle_core::Device::Cpu,
+        options::Device::Cuda(n) => candle_core::Device::new_cuda(n)
+            .map_err(|e| OpenError::Device { device: options.device.to_string(), message: e.to_string() })?,
+    };
+    match (options.engine, options.device) {
+        (options::Engine::Reference, _) | (_, options::Device::Cuda(_)) => {
+            Ok(Box::new(Reference::new(model, device, options.device.to_string())?))
+        }
+        (options::Engine::Auto | options::Engine::Cpu, _) => {
+            Ok(Box::new(Cpu::new(model, options.thread_count())))
+        }
+    }
+}
+
+/// What an inspection brings: the finding, and the map it was drawn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// Score, peak and areas, in pixels of the captured picture.
+    pub finding: Finding,
+    /// The anomaly map at the viewed part's size.
+    pub map: AnomalyMap,
+}
+
+/// A model that can judge pictures.
+pub struct Detector {
+    engine: Box<dyn Inspector>,
+    model: ModelRef,
+    threshold: Threshold,
+}
+
+impl Detector {
+    /// A detector that holds the engine's maps against `threshold`.
+    pub fn new(engine: Box<dyn Inspector>, model: ModelRef, threshold: Threshold) -> Self {
+        Self { engine, model, threshold }
+    }
+
+    /// The model, run as `options` say, judging by its own threshold.
+    ///
+    /// # Errors
+    /// The options contradict themselves, or the device is not there or has no room.
+    pub fn open(model: CalibratedModel, options: &Options) -> Result<Self, OpenError> {
+        let engine = open_engine(&model, options)?;
+        Ok(Self::new(engine, model.model_ref(), model.threshold()))
+    }
+
+    /// The size of the pictures that [`Detector::inspect`] takes.
+    pub fn input(&self) -> Size {
+        self.engine.input()
+    }
+
+    /// Who judges.
+    pub fn model(&self) -> &ModelRef {
+        &self.model
+    }
+
+    /// Scores above it are anomalous.
+    pub fn threshold(&self) -> Threshold {
+        self.threshold
+    }
+
+    /// Judges by another threshold from the next picture on.
+    pub fn set_threshold(&mut self, threshold: Threshold) {
+        self.threshold = threshold;
+    }
+
+    /// Which engine, on what, with how many threads; for people.
+    pub fn describe(&self) -> String {
+        self.engine.describe()
+    }
+
+    /// Judges one picture, resized to [`Detector::input`] from the part `viewed` of the captured picture.
+    ///
+    /// A map with a value that is not finite is an error, never a finding.
+    pub fn inspect(&mut self, prepared: &Picture, viewed: Region) -> Result<Inspection, InspectorError> {
+        let size = Size::new(viewed.width, viewed.height);
+        check_picture_size(size).map_err(|_| InspectorError::View(size))?;
+        let maps = self.engine.infer(&[prepared])?;
+        let raw = maps.into_iter().next().expect("an engine returns a map per picture: this is a bug");
+        let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
+        let map = AnomalyMap { size, values: maps::full_size(&raw.values, rows, columns, size) };
+        let finding = finding::judge(&map, viewed, self.threshold, self.model.clone())?;
+        Ok(Inspection { finding, map })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<f32>);
+
+    impl Inspector for Fixed {
+        fn describe(&self) -> String {
+            "fixed".into()
+        }
+
+        fn input(&self) -> Size {
+            Size::new(256, 256)
+        }
+
+        fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
+            let map = AnomalyMap { size: Size::new(2, 2), values: self.0.clone() };
+            Ok(vec![map; pictures.len()])
+        }
+    }
+
+    fn detector(values: [f32; 4]) -> Detector {
+        let model = ModelRef { name: "m".into(), version: "v".into() };
+        Detector::new(Box::new(Fixed(values.to_vec())), model, Threshold(1.0))
+    }
+
+    #[test]
+    fn a_detector_judges_by_the_full_size_map() {
+        let picture = Picture::new(Size::new(256, 256), vec![0; 256 * 256 * 3]).unwrap();
+        let viewed = Region { x: 7, y: 3, width: 10, height: 10 };
+        let mut detector = detector([0.0, 2.0, 0.0, 0.0]);
+        let inspection = detector.inspect(&picture, viewed).unwrap();
+        assert_eq!(inspection.finding.peak, [7 + 5, 3 + 4]);
+        assert_eq!(inspection.finding.regions.len(), 1);
+        assert_eq!(inspection.map.size, Size::new(10, 10));
+        detector.set_threshold(Threshold(2.0));
+        assert!(detector.inspect(&picture, viewed).unwrap().finding.regions.is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_ok() {
+        let picture = Picture::new(Size::new(256, 256), vec![0; 256 * 256 * 3]).unwrap();
+        let viewed = Region { x: 0, y: 0, width: 20, height: 20 };
+        let result = detector([0.0, f32::NAN, 0.0, 0.0]).inspect(&picture, viewed);
+        assert!(matches!(result, Err(InspectorError::NotFinite)));
+        let nothing = Region { width: 0, ..viewed };
+        assert!(matches!(detector([0.0; 4]).inspect(&picture, nothing), Err(InspectorError::View(_))));
+    }
 }

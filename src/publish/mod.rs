@@ -1,1 +1,39 @@
-//! publish: under construction.
+//! Verdicts, states and replies out over MQTT; triggers and commands in.
+//!
+//! ```text
+//! outbox ─▶ Outgoing ─┐                             ┌─▶ <camera>/verdict, <camera>/alarm
+//! replay, alarm ─▶ Aside ─▶ Session: window, back-off ─▶ <camera>/state, <camera>/reply, status
+//! pipeline ─▶ states, Reply ─┘                      │
+//! outbox ◀─ acknowledged position ◀─────────────────┤
+//! pipeline ◀─ Incoming ◀──────── inbox ◀────────────┴── <camera>/trigger, <camera>/command
+//! ```
+//!
+//! The session is one task; it owns the connection and keeps what the broker has not acknowledged, at most a window of
+//! it. Not here: the outbox (`store`), which keeps a verdict until its position is acknowledged.
+
+pub mod broker;
+mod connection;
+mod conversation;
+mod credentials;
+mod error;
+mod health;
+mod inbox;
+mod options;
+mod payload;
+mod request;
+mod session;
+mod topics;
+mod window;
+
+pub use connection::{Probe, probe};
+pub use error::PublishError;
+pub use health::{Counters, Health, Link, Monitor};
+pub use inbox::Incoming;
+pub use options::{Options, Tls};
+pub use payload::{Asked, Availability, CameraCounters, CameraState, Presence, Reply, Status};
+pub use request::{
+    Command, MAX_DEADLINE_MS, MAX_DEPTH, MAX_FIELDS, MAX_PART_ID_BYTES, MAX_REPLAY, MAX_REQUEST_BYTES,
+    MAX_REQUEST_ID_BYTES, RequestError, RequestId,
+};
+pub use session::{Aside, Outgoing, Seam, Session};
+pub use topics::Topics;

@@ -1,1 +1,65 @@
-//! store: under construction.
+//! The store: verdicts on disk before they are on the wire, evidence files beside them, and what is still to be sent.
+//!
+//! In: judgements through a [`StoreHandle`]; out: numbered [`Verdict`](crate::verdict::Verdict)s once they are durable,
+//! the outbox, history. The journal (append-only segments) is the truth; sled is an index over it that can be lost at
+//! any time. One thread writes the journal, one writes evidence, one keeps the index, one makes room; queries run on
+//! their callers' threads. Not here: MQTT (`publish`), what becomes a judgement (`pipeline`).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `handle`, `thread` | the commands, and the thread that obeys them |
+//! | `record`, `segment`, `state` | a record in bytes, a segment file, the sum of all records |
+//! | `journal`, `recovery`, `reader` | writing, opening after a crash, reading |
+//! | `history` | past verdicts by camera, time and decision |
+//! | `evidence` | pictures and heat maps |
+//! | `outbox` | what is recorded and not yet published |
+
+use serde::{Deserialize, Serialize};
+
+mod error;
+mod evidence;
+mod handle;
+mod history;
+mod journal;
+mod open;
+mod options;
+mod outbox;
+mod reader;
+mod record;
+mod recovery;
+mod segment;
+mod shared;
+mod state;
+mod thread;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use evidence::Evidence;
+pub use handle::{Pending, RecordRequest, StoreHandle};
+pub use history::{MAX_LIMIT, MAX_SOURCES, Query, Reader};
+pub use open::{Store, StoreThread};
+pub use options::Options;
+pub use shared::{Failing, Health};
+
+/// The store's folder of segments.
+const JOURNAL_FOLDER: &str = "journal";
+
+/// A verdict's place in the order in which all cameras' verdicts were recorded: from 1, without gaps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first verdict.
+    pub const START: Self = Self(0);
+}
+
+/// A trigger's claim to a verdict: given when it was accepted, redeemed with the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);

@@ -1,3 +1,16 @@
-//! Integration tests: behaviour through the public API, in one binary.
+//! Behaviour through the public interface and the binary, against real brokers and real processes; one test binary,
+//! since each costs a link.
 
+mod architecture;
+mod backbones;
+mod daemon;
+mod demo_broker;
 mod goldens;
+mod hostile;
+mod inspectord;
+mod mosquitto;
+mod mqtt;
+mod proxy;
+mod session_rig;
+mod subscriber;
+mod training;

@@ -1,0 +1,169 @@
+//! How models are run: the `[inference]` section of the settings.
+//!
+//! In: what the operator wrote. Out: validated choices for [`super::Detector::open`]. Not here: what a model is (`efficientad`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The most threads that may be asked for; more is a slip of the keyboard.
+const MAX_THREADS: usize = 1024;
+
+/// `[inference]`: the device and the engine that run the models.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Where models run: `auto` (the default: the best there is), `cpu`, or `cuda:N` for the N-th NVIDIA card.
+    pub device: Device,
+    /// What runs them: `auto` (the default: the fastest for the device), `cpu` (the fast CPU engine), or
+    /// `reference` (slow; the yardstick for the others).
+    pub engine: Engine,
+    /// Threads that all models together may use on the CPU; 0, the default, takes every core, since one picture's
+    /// latency is what counts.
+    pub threads: usize,
+}
+
+/// A device to run models on; written `auto`, `cpu` or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Device {
+    /// The best there is.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The NVIDIA card of this number.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("`{text:.40}` is no device: use auto, cpu or cuda:N")),
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// A program that runs models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The fastest for the device.
+    #[default]
+    Auto,
+    /// The plain one that the others are held against.
+    Reference,
+    /// The one made for CPUs.
+    Cpu,
+}
+
+impl FromStr for Engine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "reference" => Ok(Self::Reference),
+            "cpu" => Ok(Self::Cpu),
+            _ => Err(format!("`{text:.40}` is no engine: use auto, reference or cpu")),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Reference => "reference",
+            Self::Cpu => "cpu",
+        })
+    }
+}
+
+impl Options {
+    /// Everything that is wrong with them: the key inside the section, and what to do about it.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        if let (Device::Cuda(_), Engine::Cpu) = (self.device, self.engine) {
+            let remedy =
+                format!("the cpu engine cannot run on {}: set engine or device to auto", self.device);
+            faults.push(("engine".to_owned(), remedy));
+        }
+        if matches!(self.device, Device::Cuda(_)) && !cfg!(feature = "cuda") {
+            let remedy =
+                format!("this build has no support for {}: use cpu, or the build for cuda", self.device);
+            faults.push(("device".to_owned(), remedy));
+        }
+        if self.threads > MAX_THREADS {
+            let remedy =
+                format!("{} threads are too many: use 0 for every core, at most {MAX_THREADS}", self.threads);
+            faults.push(("threads".to_owned(), remedy));
+        }
+        faults
+    }
+
+    /// The number of threads that 0 stands for, or the one that was asked for.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n.min(MAX_THREADS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(1)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for bad in ["gpu", "cuda", "cuda:", "cuda:-1", "CPU"] {
+            assert!(bad.parse::<Device>().unwrap_err().contains("use auto, cpu or cuda:N"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let options = Options { device: Device::Cuda(0), engine: Engine::Cpu, threads: 5000 };
+        let keys: Vec<_> = options.faults().into_iter().map(|(key, _)| key).collect();
+        assert!(keys.contains(&"engine".to_owned()) && keys.contains(&"threads".to_owned()), "{keys:?}");
+        assert!(Options::default().faults().is_empty());
+        assert!(toml::from_str::<Options>("thread = 2").is_err());
+    }
+}

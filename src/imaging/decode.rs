@@ -1,0 +1,456 @@
+//! Decoding: PNG, JPEG, BMP and TIFF by content, and the raw layouts of cameras, to RGB8.
+//!
+//! In: bytes from cameras, folders and datasets, all of them hostile. Out: a [`Picture`] that is complete, or an error
+//! that says why not: a picture that is damaged anywhere is refused, since a detector would take the damage for a
+//! defect or, worse, the grey filling for a good part. Sizes are checked on the header, before memory is taken.
+//!
+//! Read as Pillow's `convert("RGB")` reads: grey is repeated, palettes are looked up, alpha is dropped. 16 bits a
+//! channel are rounded to 8. Deliberately not applied: EXIF orientation and colour profiles, because a fixed camera
+//! must show a part the same way whatever its metadata says. CMYK and floating point are refused by name.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
+use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError, Limits};
+use thiserror::Error;
+
+use super::{jpeg, raw};
+use crate::frame::{
+    InvalidPicture, MAX_ENCODED_BYTES, Picture, PixelFormat, Pixels, Size, check_picture_size,
+};
+
+/// The most bytes that a picture may take while it is decoded: 64 MiPx of RGB at 8 bits fit, at 16 bits 42 MiPx do.
+const MAX_DECODED_BYTES: u64 = 256 << 20;
+
+/// A file format that can be decoded, as its first bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Portable Network Graphics.
+    Png,
+    /// JPEG, also as one frame of MJPEG.
+    Jpeg,
+    /// Windows bitmap.
+    Bmp,
+    /// Tagged Image File Format; its first picture.
+    Tiff,
+}
+
+impl Format {
+    /// The format that `bytes` begin as; names and extensions are not asked.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let starts = |magic: &[u8]| bytes.starts_with(magic);
+        if starts(b"\x89PNG\r\n\x1a\n") {
+            Some(Self::Png)
+        } else if starts(&[0xff, 0xd8, 0xff]) {
+            Some(Self::Jpeg)
+        } else if starts(b"BM") {
+            Some(Self::Bmp)
+        } else if starts(b"II*\0") || starts(b"MM\0*") {
+            Some(Self::Tiff)
+        } else {
+            None
+        }
+    }
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
+        }
+    }
+
+    /// Its usual file name extension, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tiff",
+        }
+    }
+}
+
+/// Why bytes did not become a picture.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They are something else.
+    #[error("this is no PNG, JPEG, BMP or TIFF picture but {0}")]
+    NotAPicture(&'static str),
+    /// A kind of picture that is not read.
+    #[error("this {format} holds {what}, which is not read: save it as 8- or 16-bit grey or RGB", format = format.name())]
+    Unsupported {
+        /// What it is.
+        format: Format,
+        /// What it holds.
+        what: String,
+    },
+    /// It claims to be larger than any camera's.
+    #[error(transparent)]
+    TooLarge(#[from] InvalidPicture),
+    /// It would take too much memory.
+    #[error(
+        "a picture of {size} with {bytes} bytes is refused: at most {MAX_DECODED_BYTES} are taken for one"
+    )]
+    TooManyBytes {
+        /// Its size.
+        size: Size,
+        /// What it would take.
+        bytes: u64,
+    },
+    /// It is damaged or cut off.
+    #[error("the {format} is damaged or cut off: {message}", format = format.name())]
+    Damaged {
+        /// What it is.
+        format: Format,
+        /// What is wrong.
+        message: String,
+    },
+    /// A raw frame does not fit its own description.
+    #[error("a raw {format:?} frame of {size} is malformed: {message}")]
+    Raw {
+        /// Its layout.
+        format: PixelFormat,
+        /// Its size.
+        size: Size,
+        /// What does not fit.
+        message: String,
+    },
+}
+
+/// Why a file did not become a picture.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is a folder, a pipe or a device.
+    #[error("{path} is not a file", path = .0.display())]
+    NotAFile(PathBuf),
+    /// It is larger than any picture.
+    #[error("{path} has {bytes} bytes: pictures of more than {MAX_ENCODED_BYTES} are not read", path = path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Its content does not decode.
+    #[error("{path} cannot be decoded: {source}", path = path.display())]
+    Decode {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: DecodeError,
+    },
+}
+
+/// The picture that a camera delivered.
+///
+/// # Errors
+/// [`DecodeError`] for anything but a complete picture within the limits of [`crate::frame`].
+pub fn decode(pixels: &Pixels) -> Result<Picture, DecodeError> {
+    match pixels {
+        Pixels::Encoded(bytes) => decode_bytes(bytes),
+        Pixels::Raw { size, format, stride, bytes } => raw::decode(*size, *format, *stride, bytes),
+    }
+}
+
+/// The picture in an encoded file's bytes.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes(bytes: &[u8]) -> Result<Picture, DecodeError> {
+    let format = Format::of(bytes).ok_or_else(|| DecodeError::NotAPicture(looks_like(bytes)))?;
+    let cursor = Cursor::new(bytes);
+    let refused = |e: ImageError| refusal(format, &e);
+    match format {
+        Format::Jpeg => jpeg::decode(bytes),
+        Format::Png => {
+            check_png_end(bytes)?;
+            let limits = limits();
+            rasterise(format, PngDecoder::with_limits(cursor, limits).map_err(refused)?)
+        }
+        Format::Bmp => rasterise(format, BmpDecoder::new(cursor).map_err(refused)?),
+        Format::Tiff => rasterise(format, TiffDecoder::new(cursor).map_err(refused)?),
+    }
+}
+
+/// The picture in the file at `path`.
+///
+/// # Errors
+/// [`LoadError`], which names the file.
+pub fn load(path: &Path) -> Result<Picture, LoadError> {
+    let failed = |source| LoadError::File { path: path.to_owned(), source };
+    // Asked before opening, because opening a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(LoadError::NotAFile(path.to_owned()));
+    }
+    if metadata.len() > MAX_ENCODED_BYTES {
+        return Err(LoadError::TooLarge { path: path.to_owned(), bytes: metadata.len() });
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_ENCODED_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    decode_bytes(&bytes).map_err(|source| LoadError::Decode { path: path.to_owned(), source })
+}
+
+/// Whether the last bytes are there of what the first bytes promise; for files that may still be being written. A
+/// picture that looks complete may be damaged all the same.
+pub fn looks_complete(bytes: &[u8]) -> bool {
+    let u32_at = |at: usize, from: fn([u8; 4]) -> u32| {
+        bytes.get(at..at + 4).map_or(u32::MAX, |b| from([b[0], b[1], b[2], b[3]])) as usize
+    };
+    match Format::of(bytes) {
+        None => false,
+        Some(Format::Png) => check_png_end(bytes).is_ok(),
+        // Cameras pad their frames with zeros.
+        Some(Format::Jpeg) => {
+            bytes.iter().rposition(|&b| b != 0).is_some_and(|end| bytes[..=end].ends_with(&[0xff, 0xd9]))
+        }
+        Some(Format::Bmp) => u32_at(2, u32::from_le_bytes) <= bytes.len(),
+        Some(Format::Tiff) if bytes.starts_with(b"II") => u32_at(4, u32::from_le_bytes) < bytes.len(),
+        Some(Format::Tiff) => u32_at(4, u32::from_be_bytes) < bytes.len(),
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits
+}
+
+fn rasterise(format: Format, mut decoder: impl ImageDecoder) -> Result<Picture, DecodeError> {
+    let (width, height) = decoder.dimensions();
+    let size = Size::new(width, height);
+    check_picture_size(size)?;
+    if matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
+        return Err(DecodeError::Unsupported { format, what: "CMYK colours".into() });
+    }
+    let color = decoder.color_type();
+    let bytes = decoder.total_bytes();
+    if bytes > MAX_DECODED_BYTES {
+        return Err(DecodeError::TooManyBytes { size, bytes });
+    }
+    let to_rgb: fn(Vec<u8>) -> Vec<u8> = match color {
+        ColorType::Rgb8 => |b| b,
+        ColorType::L8 => |b| b.iter().flat_map(|&v| [v; 3]).collect(),
+        ColorType::La8 => |b| b.chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
+        ColorType::Rgba8 => |b| b.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        ColorType::L16 => |b| deep(&b, 1).flat_map(|p| [p(0); 3]).collect(),
+        ColorType::La16 => |b| deep(&b, 2).flat_map(|p| [p(0); 3]).collect(),
+        ColorType::Rgb16 => |b| deep(&b, 3).flat_map(|p| [p(0), p(1), p(2)]).collect(),
+        ColorType::Rgba16 => |b| deep(&b, 4).flat_map(|p| [p(0), p(1), p(2)]).collect(),
+        other => {
+            return Err(DecodeError::Unsupported { format, what: format!("{other:?} samples") });
+        }
+    };
+    let refused = |e: ImageError| refusal(format, &e);
+    decoder.set_limits(limits()).map_err(refused)?;
+    let mut samples = vec![0; bytes as usize];
+    decoder.read_image(&mut samples).map_err(refused)?;
+    Ok(Picture::new(size, to_rgb(samples))?)
+}
+
+/// Native-endian 16-bit samples of `channels` a pixel, each pixel as a way to ask for a channel rounded to 8 bits.
+fn deep(bytes: &[u8], channels: usize) -> impl Iterator<Item = impl Fn(usize) -> u8> {
+    bytes.chunks_exact(2 * channels).map(|pixel| {
+        move |channel: usize| {
+            let sample = u16::from_ne_bytes([pixel[2 * channel], pixel[2 * channel + 1]]);
+            ((u32::from(sample) + 128) / 257) as u8
+        }
+    })
+}
+
+fn refusal(format: Format, error: &ImageError) -> DecodeError {
+    match error {
+        ImageError::Unsupported(e) => DecodeError::Unsupported { format, what: e.to_string() },
+        e => DecodeError::Damaged { format, message: e.to_string() },
+    }
+}
+
+/// The decoder stops at the last pixel; a file that was cut off behind it lost its end all the same.
+fn check_png_end(bytes: &[u8]) -> Result<(), DecodeError> {
+    let damaged = |message: &str| DecodeError::Damaged { format: Format::Png, message: message.into() };
+    let mut at = 8;
+    loop {
+        let head = bytes.get(at..at + 8).ok_or_else(|| damaged("its end is missing"))?;
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if at == 8 && &head[4..] == b"IHDR" && length == 13 {
+            let side =
+                |i: usize| bytes.get(i..i + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+            check_picture_size(Size::new(side(16), side(20)))?;
+        }
+        at = at.saturating_add(length).saturating_add(12);
+        if at > bytes.len() {
+            return Err(damaged("its end is missing"));
+        }
+        if &head[4..] == b"IEND" {
+            return Ok(());
+        }
+    }
+}
+
+/// What bytes that are no picture seem to be, for the person who put them there.
+fn looks_like(bytes: &[u8]) -> &'static str {
+    let starts = |magic: &[u8]| bytes.starts_with(magic);
+    let head = &bytes[..bytes.len().min(512)];
+    let is_text = |b: &u8| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7e | 0x80..);
+    if bytes.is_empty() {
+        "an empty file"
+    } else if starts(b"version https://git-lfs") {
+        "a Git LFS pointer: fetch the picture itself with `git lfs pull`"
+    } else if starts(b"GIF8") {
+        "a GIF"
+    } else if starts(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        "a WebP"
+    } else if starts(b"%PDF") {
+        "a PDF"
+    } else if starts(b"PK\x03\x04") {
+        "a ZIP archive"
+    } else if starts(&[0x1f, 0x8b]) {
+        "a gzip archive"
+    } else if head.iter().all(|&b| b == 0) {
+        "zero bytes only, as an interrupted copy leaves"
+    } else if head.iter().all(is_text)
+        && std::str::from_utf8(&head[..head.len().min(400)])
+            .map_or_else(|e| e.error_len().is_none(), |_| true)
+    {
+        "a text file"
+    } else {
+        "something unknown"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imaging::tests::{golden, golden_path};
+
+    fn file(name: &str) -> Vec<u8> {
+        std::fs::read(golden_path(name)).unwrap()
+    }
+
+    /// The largest difference of two pictures in any channel.
+    fn difference(a: &Picture, b: &Picture) -> u8 {
+        assert_eq!(a.size(), b.size());
+        a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    }
+
+    // The files come from `tests/goldens/pictures.py`, written and read by Pillow.
+    #[test]
+    fn lossless_formats_read_as_pillow_reads_them() {
+        let (rgb, grey) = (golden("rgb.png"), golden("grey.png"));
+        for name in ["rgb_lzw.tiff", "rgb.bmp", "alpha.png"] {
+            assert_eq!(difference(&golden(name), &rgb), 0, "{name}");
+        }
+        for name in ["grey16.png", "grey16.tiff"] {
+            assert_eq!(difference(&golden(name), &grey), 0, "{name}");
+        }
+        for name in ["palette.png", "palette.bmp"] {
+            assert_eq!(difference(&golden(name), &golden("palette_as_rgb.png")), 0, "{name}");
+        }
+    }
+
+    // Decoders may round their inverse transforms and colours differently, by a level or two each.
+    #[test]
+    fn jpegs_read_as_pillow_reads_them() {
+        for name in ["444", "422", "420", "restarts", "progressive", "optimized"] {
+            let (ours, pillows) = (golden(&format!("{name}.jpg")), golden(&format!("{name}_as_rgb.png")));
+            assert!(difference(&ours, &pillows) <= 4, "{name}: {}", difference(&ours, &pillows));
+        }
+        assert!(difference(&golden("grey.jpg"), &golden("grey.png")) < 60);
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        for (name, what) in [("cmyk.jpg", "CMYK"), ("cmyk.tiff", "CMYK"), ("float.tiff", "32")] {
+            let error = load(&golden_path(name)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_is_called_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let zeros = [0; 100];
+        let contents: [(&[u8], &str); 5] = [
+            ("Prüfbericht, Seite 1\n".as_bytes(), "a text file"),
+            (b"", "an empty file"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (&zeros, "interrupted copy"),
+            (&[1, 2, 3, 0], "something unknown"),
+        ];
+        for (content, said) in contents {
+            let path = folder.path().join("part.png");
+            std::fs::write(&path, content).unwrap();
+            let error = crate::telemetry::chain(&load(&path).unwrap_err());
+            assert!(error.contains("part.png") && error.contains(said), "{error}");
+        }
+        assert!(matches!(load(folder.path()), Err(LoadError::NotAFile(_))));
+        assert!(matches!(load(&folder.path().join("none")), Err(LoadError::File { .. })));
+    }
+
+    #[test]
+    fn a_picture_of_30000_by_30000_is_refused_on_its_header() {
+        let mut png = file("rgb.png");
+        png[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+        let mut bmp = file("rgb.bmp");
+        bmp[18..26].copy_from_slice(&[0x30, 0x75, 0, 0, 0x30, 0x75, 0, 0]);
+        let mut jpeg = file("420.jpg");
+        let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x75, 0x30, 0x75, 0x30]);
+        let mut tiff = file("grey16.tiff");
+        // The values of its entries for width, height and rows per strip.
+        for value in [18, 30, 90] {
+            tiff[value..value + 2].copy_from_slice(&[0x30, 0x75]);
+        }
+        for bytes in [png, bmp, jpeg, tiff] {
+            let format = Format::of(&bytes).unwrap();
+            let error = decode_bytes(&bytes).unwrap_err();
+            assert!(error.to_string().contains("30000x30000"), "{format:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_refused_wherever_the_cut_is() {
+        for name in ["rgb.png", "rgb.bmp", "rgb_lzw.tiff", "420.jpg", "restarts.jpg", "progressive.jpg"] {
+            let bytes = file(name);
+            for cut in 0..bytes.len() {
+                let Ok(picture) = decode_bytes(&bytes[..cut]) else { continue };
+                // The tail of a TIFF may hold nothing that the picture needs.
+                assert_eq!(difference(&picture, &golden(name)), 0, "{name} cut at {cut}");
+                assert!(name.ends_with("tiff"), "{name} cut at {cut}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(
+            which in 0usize..8,
+            at in any::<prop::sample::Index>(),
+            noise in prop::collection::vec(any::<u8>(), 1..6),
+        ) {
+            let names = ["rgb.png", "palette.png", "rgb.bmp", "palette.bmp", "rgb_lzw.tiff", "420.jpg",
+                "restarts.jpg", "progressive.jpg"];
+            let mut bytes = file(names[which]);
+            let at = at.index(bytes.len());
+            let end = (at + noise.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&noise[..end - at]);
+            let _either_way = decode_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The MQTT session: one asynchronous task that keeps a connection to the broker and everything un-acknowledged.
+//!
+//! In: verdicts from the outbox in order of position, verdicts outside that order, camera states, replies. Out: the
+//! position up to which the broker has acknowledged everything, triggers and commands. [`Session::run`] repeats
+//! connections with a jittered back-off; one connection is a `conversation`. Not here: the outbox itself (`store`),
+//! which keeps every verdict until its position is reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::frame::CameraId;
+use crate::shutdown::Shutdown;
+use crate::verdict::Verdict;
+
+use super::connection::Connector;
+use super::conversation::Conversation;
+use super::error::PublishError;
+use super::health::{Monitor, Reporter, monitor};
+use super::inbox::{Inbox, Incoming};
+use super::options::Options;
+use super::payload::{CameraState, Reply};
+use super::window::Window;
+
+/// Within this time of one oversize message, a second one closes the inputs, and for this long.
+const STRIKE_MEMORY: Duration = Duration::from_secs(60);
+
+/// A verdict on its way from the outbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// Its place in the outbox. Places rise; one that does not is taken for a repeat of what is under way, and ignored.
+    pub position: u64,
+    /// The verdict; published as `verdict`, and as `alarm` too when it is not `ok`.
+    pub verdict: Verdict,
+}
+
+/// A verdict outside the outbox's order. It is sent until acknowledged while the session lives, and not reported.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Aside {
+    /// A recorded verdict again, for a subscriber that misses it: published as `verdict` only.
+    Replay(Verdict),
+    /// An alarm ahead of its turn, while the outbox is long: published as `alarm` only; it comes again in its turn.
+    Alarm(Verdict),
+}
+
+/// Where the session meets the rest of the program. Every channel is bounded by whoever makes it.
+#[derive(Debug)]
+pub struct Seam {
+    /// Verdicts from the outbox. Taken only while the window has room, so that a full channel means a slow broker.
+    pub outgoing: mpsc::Receiver<Outgoing>,
+    /// Verdicts outside the outbox's order; they get at most half the window.
+    pub aside: mpsc::Receiver<Aside>,
+    /// The highest position up to which the broker has acknowledged every verdict on each of its topics. While the
+    /// channel is full, later reports replace earlier ones.
+    pub acknowledged: mpsc::Sender<u64>,
+    /// The state of each camera; the latest is published.
+    pub states: watch::Receiver<BTreeMap<CameraId, CameraState>>,
+    /// Answers to commands.
+    pub replies: mpsc::Receiver<Reply>,
+    /// Triggers and commands. When full, the sender of a message gets a reply that says so, and it is counted.
+    pub incoming: mpsc::Sender<Incoming>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) connector: Connector,
+    pub(super) seam: Seam,
+    pub(super) window: Window,
+    pub(super) inbox: Inbox,
+    pub(super) reporter: Reporter,
+    pub(super) strikes: Strikes,
+    pub(super) reported: Option<u64>,
+    /// By when a stop that was asked for must be over.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Session {
+    /// The session of the box named `box_name`, and a view on it. Nothing happens until it runs.
+    pub fn new(
+        options: &Options,
+        box_name: &str,
+        cameras: BTreeSet<CameraId>,
+        seam: Seam,
+    ) -> (Self, Monitor) {
+        let connector = Connector::new(options.clone(), box_name);
+        let (reporter, monitor) = monitor();
+        let session = Self {
+            window: Window::new(options.inflight),
+            inbox: Inbox::new(connector.topics.clone(), cameras),
+            connector,
+            seam,
+            reporter,
+            strikes: Strikes::default(),
+            reported: None,
+            deadline: None,
+        };
+        (session, monitor)
+    }
+
+    /// Connects and publishes until `shutdown` is requested, then brings out what it has been given, within
+    /// [`Options::drain_seconds`], says `stopped` and disconnects.
+    ///
+    /// Ask for the shutdown after whoever feeds the session has handed in its last verdict.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut back_off = BackOff::new(&self.connector.options);
+        loop {
+            let last_attempt = shutdown.requested();
+            let began = Instant::now();
+            let ended = self.run_once(&shutdown).await;
+            self.report_now();
+            match ended {
+                Ok(()) => break,
+                Err(error) => {
+                    self.window.ground();
+                    self.reporter.failed(&error);
+                    if let PublishError::Oversize { .. } = error {
+                        self.strikes.add(Instant::now());
+                    }
+                }
+            }
+            if last_attempt {
+                break;
+            }
+            if began.elapsed() > 2 * self.connector.options.keep_alive() {
+                back_off.reset();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(back_off.next()) => {}
+                () = shutdown.wait() => {}
+            }
+        }
+        self.reporter.stopped(!self.window.idle());
+    }
+
+    async fn run_once(&mut self, shutdown: &Shutdown) -> Result<(), PublishError> {
+        Conversation::hold(self, shutdown).await
+    }
+
+    /// Hands on the latest position if there is room for it now.
+    fn report_now(&mut self) {
+        if let Some(done) = self.window.done()
+            && self.reported != Some(done)
+            && self.seam.acknowledged.try_send(done).is_ok()
+        {
+            self.reported = Some(done);
+        }
+    }
+}
+
+/// Oversize messages of late. The library can only answer one by closing the connection, and the broker would deliver
+/// it again at the next: a first one makes the broker forget what it keeps for this box, a second closes the inputs for
+/// a while, so that verdicts go out whatever others publish.
+#[derive(Debug, Default)]
+pub(super) struct Strikes {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Strikes {
+    fn add(&mut self, now: Instant) {
+        self.count = if self.recent(now) { self.count + 1 } else { 1 };
+        self.last = Some(now);
+    }
+
+    fn recent(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now - last < STRIKE_MEMORY)
+    }
+
+    /// Whether the broker should forget what it keeps for this box.
+    pub(super) fn forget(&self, now: Instant) -> bool {
+        self.recent(now)
+    }
+
+    /// Whether nothing should be subscribed to now.
+    pub(super) fn closed(&self, now: Instant) -> bool {
+        self.recent(now) && self.count >= 2
+    }
+}
+
+/// Waits between attempts: each up to twice as long as the one before, and a random part of it, so that the boxes of a
+/// hall do not come back in step.
+#[derive(Debug)]
+struct BackOff {
+    least: Duration,
+    most: Duration,
+    next: Duration,
+}
+
+impl BackOff {
+    fn new(options: &Options) -> Self {
+        let least = Duration::from_millis(options.back_off_min_ms);
+        Self { least, most: Duration::from_millis(options.back_off_max_ms), next: least }
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.most);
+        wait.mul_f64(rand::random_range(0.5..=1.0))
+    }
+
+    fn reset(&mut self) {
+        self.next = self.least;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_bound_and_begin_anew() {
+        let options = Options { back_off_min_ms: 100, back_off_max_ms: 350, ..Options::default() };
+        let mut back_off = BackOff::new(&options);
+        let bounds = [100, 200, 350, 350];
+        for most in bounds {
+            let wait = back_off.next().as_millis();
+            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
+        }
+        back_off.reset();
+        assert!(back_off.next().as_millis() <= 100);
+    }
+
+    #[test]
+    fn a_second_oversize_message_closes_the_inputs_for_a_while() {
+        let start = Instant::now();
+        let mut strikes = Strikes::default();
+        assert!(!strikes.forget(start));
+        strikes.add(start);
+        assert!(strikes.forget(start) && !strikes.closed(start));
+        strikes.add(start + Duration::from_secs(1));
+        assert!(strikes.closed(start + Duration::from_secs(2)));
+        assert!(!strikes.closed(start + Duration::from_secs(62)));
+        strikes.add(start + Duration::from_secs(70));
+        assert!(!strikes.closed(start + Duration::from_secs(70)));
+    }
+}

@@ -1,0 +1,245 @@
+//! The `[[camera]]` sections: what a camera is called, what it looks at, and which model judges it.
+//!
+//! In: the sections as written. Out: validated [`Camera`]s. Not here: opening one (`camera`), running its line (`pipeline`).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::MAX_CAMERAS;
+use super::fault::Faults;
+use super::reading::{read, suggest};
+use crate::camera;
+use crate::efficientad::bundle::MANIFEST_FILE;
+use crate::frame::{CameraId, MAX_PICTURE_SIDE, Region};
+use crate::pipeline::WhenFull;
+use crate::verdict::Threshold;
+
+/// The longest deadline or patience, in milliseconds; beyond ten minutes it is a typing error.
+const MAX_WAIT_MS: u64 = 600_000;
+
+/// One camera and what is to be done with its frames.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// Its name: a level of its topics and the folder of its evidence.
+    pub name: CameraId,
+    /// The folder of the model bundle that judges its frames.
+    pub model: PathBuf,
+    /// Where its frames come from.
+    pub source: camera::Options,
+    /// The part of its picture that is inspected; all of it if none.
+    pub region: Option<Region>,
+    /// What makes it inspect.
+    pub trigger: TriggerMode,
+    /// What the model's own threshold is overridden with.
+    pub threshold: Option<Threshold>,
+}
+
+/// What makes a camera inspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerMode {
+    /// Every frame that comes.
+    Free {
+        /// What happens to a frame that comes while the line is busy.
+        when_full: WhenFull,
+    },
+    /// One frame per trigger message.
+    Software {
+        /// The deadline of triggers that state none, in milliseconds from their arrival.
+        deadline_ms: Option<u64>,
+        /// How long the camera's frame is waited for where there is no deadline, in milliseconds.
+        patience_ms: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenTrigger {
+    #[default]
+    Free,
+    Software,
+}
+
+/// A section as written. The source is kept apart, since its keys depend on its kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    name: Option<CameraId>,
+    model: Option<PathBuf>,
+    region: Option<Region>,
+    trigger: WrittenTrigger,
+    when_full: Option<WhenFull>,
+    deadline_ms: Option<u64>,
+    patience_ms: Option<u64>,
+    threshold: Option<Threshold>,
+}
+
+/// Waiting longer than this for a triggered frame means that the camera is not going to answer.
+const DEFAULT_PATIENCE_MS: u64 = 5_000;
+
+impl Camera {
+    /// Takes relative paths from `base`.
+    pub(super) fn anchor(&mut self, base: &Path) {
+        if let camera::Options::Folder(folder) = &mut self.source {
+            super::anchor(base, &mut folder.path);
+        }
+    }
+}
+
+/// Reads all sections; those that lack what a camera must have are left out of the answer.
+pub(super) fn read_all(written: Option<Value>, models: &Path, faults: &mut Faults) -> Vec<Camera> {
+    let sections = match written {
+        Some(Value::Array(sections)) => sections,
+        None => Vec::new(),
+        Some(_) => {
+            faults.add("camera", "is to be a list: write [[camera]], with two brackets, once per camera");
+            return Vec::new();
+        }
+    };
+    if sections.is_empty() {
+        faults.add("camera", "there is none: add a [[camera]] section with name, model and source");
+    }
+    if sections.len() > MAX_CAMERAS {
+        faults.add("camera", format!("{} are too many: a box has at most {MAX_CAMERAS}", sections.len()));
+        return Vec::new();
+    }
+    let mut cameras = Vec::with_capacity(sections.len());
+    let mut names = HashMap::new();
+    for (i, section) in sections.into_iter().enumerate() {
+        let at = format!("camera[{i}]");
+        let Value::Table(mut table) = section else {
+            faults.add(&at, "is to be a section: write [[camera]] above its keys");
+            continue;
+        };
+        let source = table.remove("source");
+        let Some(written) = read::<Written>(table, &at, faults) else { continue };
+        if let Some(name) = &written.name
+            && let Some(earlier) = names.insert(name.clone(), i)
+        {
+            let message = format!("`{name}` is the name of camera[{earlier}] already: give each its own");
+            faults.add(&format!("{at}.name"), message);
+        }
+        cameras.extend(complete(written, source, &at, models, faults));
+    }
+    cameras
+}
+
+fn complete(
+    written: Written,
+    source: Option<Value>,
+    at: &str,
+    models: &Path,
+    faults: &mut Faults,
+) -> Option<Camera> {
+    let source = read_source(source, &format!("{at}.source"), faults);
+    let trigger = written.trigger(source.as_ref(), at, faults);
+    if written.threshold.is_some_and(|t| !t.0.is_finite()) {
+        faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
+    }
+    if let Some(region) = written.region {
+        check_region(region, at, faults);
+    }
+    if written.name.is_none() {
+        faults.add(&format!("{at}.name"), "is missing: it becomes a level of the camera's topics");
+    }
+    let model = written.model.filter(|m| !m.as_os_str().is_empty()).map(|m| models.join(m));
+    match &model {
+        None => {
+            faults.add(&format!("{at}.model"), "is missing: name the model bundle that judges this camera")
+        }
+        Some(path) if !path.join(MANIFEST_FILE).is_file() => {
+            let message = format!(
+                "there is no model bundle at {}: make one with `inspectord train --out {0}`, or correct the name",
+                path.display()
+            );
+            faults.add(&format!("{at}.model"), message);
+        }
+        Some(_) => {}
+    }
+    Some(Camera {
+        name: written.name?,
+        model: model?,
+        source: source?,
+        region: written.region,
+        trigger,
+        threshold: written.threshold,
+    })
+}
+
+impl Written {
+    fn trigger(&self, source: Option<&camera::Options>, at: &str, faults: &mut Faults) -> TriggerMode {
+        let mut idle = |key: &str, given: bool, remedy: &str| {
+            if given {
+                faults.add(
+                    &format!("{at}.{key}"),
+                    format!("has no effect here: remove it, or set trigger = {remedy}"),
+                );
+            }
+        };
+        if self.trigger == WrittenTrigger::Free {
+            idle("deadline_ms", self.deadline_ms.is_some(), "\"software\"");
+            idle("patience_ms", self.patience_ms.is_some(), "\"software\"");
+            // Files wait; a live camera would only deliver ever older frames.
+            let live = matches!(source, Some(camera::Options::V4l2(_)));
+            let default = if live { WhenFull::Skip } else { WhenFull::Wait };
+            return TriggerMode::Free { when_full: self.when_full.unwrap_or(default) };
+        }
+        idle("when_full", self.when_full.is_some(), "\"free\"");
+        for (key, ms) in [("deadline_ms", self.deadline_ms), ("patience_ms", self.patience_ms)] {
+            if ms.is_some_and(|ms| !(1..=MAX_WAIT_MS).contains(&ms)) {
+                faults.add(
+                    &format!("{at}.{key}"),
+                    format!("is out of bounds: give 1 to {MAX_WAIT_MS} milliseconds"),
+                );
+            }
+        }
+        let patience_ms = self.patience_ms.unwrap_or(DEFAULT_PATIENCE_MS);
+        TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms }
+    }
+}
+
+fn check_region(region: Region, at: &str, faults: &mut Faults) {
+    for (key, side, start) in [("width", region.width, region.x), ("height", region.height, region.y)] {
+        let end = u64::from(start) + u64::from(side);
+        if side == 0 || end > u64::from(MAX_PICTURE_SIDE) {
+            let message = format!(
+                "{side} is out of bounds: the region must have an area and end by {MAX_PICTURE_SIDE}"
+            );
+            faults.add(&format!("{at}.region.{key}"), message);
+        }
+    }
+}
+
+/// Reads a source by its `kind`, so that faults name the very key.
+fn read_source(written: Option<Value>, at: &str, faults: &mut Faults) -> Option<camera::Options> {
+    const KINDS: [&str; 3] = ["folder", "v4l2", "simulated"];
+    let Some(written) = written else {
+        faults.add(at, "is missing: write [camera.source] with kind = \"folder\", \"v4l2\" or \"simulated\"");
+        return None;
+    };
+    let Value::Table(mut table) = written else {
+        faults.add(at, "is to be a section: write [camera.source] above its keys");
+        return None;
+    };
+    let kind = table.remove("kind");
+    let options = match kind.as_ref().and_then(Value::as_str) {
+        Some("folder") => camera::Options::Folder(read(table, at, faults)?),
+        Some("v4l2") => camera::Options::V4l2(read(table, at, faults)?),
+        Some("simulated") => camera::Options::Simulated(read(table, at, faults)?),
+        Some(other) => {
+            faults.add(
+                &format!("{at}.kind"),
+                format!("`{other:.40}` is no kind of camera{}", suggest(other, &KINDS)),
+            );
+            return None;
+        }
+        None => {
+            faults.add(&format!("{at}.kind"), "is missing: \"folder\", \"v4l2\" or \"simulated\"");
+            return None;
+        }
+    };
+    faults.add_all(at, options.faults());
+    Some(options)
+}

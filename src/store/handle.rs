@@ -1,0 +1,249 @@
+//! The handle: how other rooms record verdicts, read the outbox and ask how the store fares.
+//!
+//! Commands go to the store thread over a bounded queue; queries run on the caller's thread. Not here: the threads
+//! (`open`, `thread`).
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::error;
+
+use super::history::{Newest, Query, evidence_folder};
+use super::record::Accepted;
+use super::shared::{Health, Shared};
+use super::thread::Command;
+use super::{Evidence, Position, StoreError, Ticket};
+use crate::frame::{CameraId, SourceRef};
+use crate::telemetry::chain;
+use crate::verdict::{Judgement, Trigger, Verdict};
+
+/// The most triggers that may be accepted and without a verdict.
+const MAX_OPEN: usize = 1024;
+/// The most bytes of JSON that a trigger may have; half as much again as arrives over MQTT.
+const MAX_TRIGGER: usize = 96 << 10;
+/// How long accepting a trigger waits for room in the queue.
+const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+/// Called on the store thread when a record is durable, or never will be; must return at once.
+pub(super) type Reply = Box<dyn FnOnce(Result<Verdict, StoreError>) + Send>;
+
+/// A judgement to be recorded.
+#[derive(Debug, Clone)]
+pub struct RecordRequest {
+    /// What was concluded.
+    pub judgement: Judgement,
+    /// What is to be kept of it besides.
+    pub evidence: Option<Evidence>,
+    /// What [`StoreHandle::accept`] gave for it.
+    pub ticket: Option<Ticket>,
+}
+
+/// A record on its way to the disk.
+#[derive(Debug)]
+#[must_use = "a verdict may be told to others only when it is durable"]
+pub struct Pending(Receiver<Result<Verdict, StoreError>>);
+
+impl Pending {
+    /// Blocks until the verdict is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] if the store was closed before it could be written.
+    pub fn wait(self) -> Result<Verdict, StoreError> {
+        self.0.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The verdict if it is durable by now.
+    pub fn poll(&self) -> Option<Result<Verdict, StoreError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(crossbeam_channel::TryRecvError::Empty) => None,
+            Err(crossbeam_channel::TryRecvError::Disconnected) => Some(Err(StoreError::Closed)),
+        }
+    }
+}
+
+/// A handle on the store; clones share it.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: Sender<Command>,
+}
+
+impl StoreHandle {
+    /// Notes that a trigger was accepted, so that it gets a verdict even if the program is killed. Does not wait for the
+    /// disk; the note is durable before the trigger's verdict is.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] when the trigger is, or when 1024 wait for their verdicts; [`StoreError::Busy`] when the
+    /// queue stays full for a second.
+    pub fn accept(
+        &self,
+        camera: &CameraId,
+        trigger: &Trigger,
+        captured_at: Timestamp,
+    ) -> Result<Ticket, StoreError> {
+        let bytes = serde_json::to_vec(trigger).map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_TRIGGER {
+            return Err(StoreError::TooLarge { what: "a trigger's JSON", got: bytes, limit: MAX_TRIGGER });
+        }
+        let open = self.shared.open.load(Ordering::Relaxed);
+        if open >= MAX_OPEN {
+            return Err(StoreError::TooLarge {
+                what: "the number of open triggers",
+                got: open,
+                limit: MAX_OPEN,
+            });
+        }
+        let ticket = Ticket(self.shared.tickets.fetch_add(1, Ordering::Relaxed));
+        let accepted = Accepted { camera: camera.clone(), trigger: trigger.clone(), captured_at };
+        let command = Command::Accept { ticket, accepted: Box::new(accepted) };
+        self.commands.send_timeout(command, ACCEPT_WAIT).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => StoreError::Busy { waiting: self.commands.len() },
+            SendTimeoutError::Disconnected(_) => StoreError::Closed,
+        })?;
+        Ok(ticket)
+    }
+
+    /// Records a judgement: it gets its `id` and its camera's next `sequence`, in the order of calls. Waits while the
+    /// queue is full. Evidence that there is no room for is left out, and counted.
+    pub fn record(&self, request: RecordRequest) -> Pending {
+        let (answer, pending) = bounded(1);
+        self.record_then(request, move |verdict| {
+            let _nobody_may_wait = answer.send(verdict);
+        });
+        Pending(pending)
+    }
+
+    /// Like [`StoreHandle::record`]; `then` is called on the store thread once the verdict is durable, and must return
+    /// at once.
+    pub fn record_then(
+        &self,
+        request: RecordRequest,
+        then: impl FnOnce(Result<Verdict, StoreError>) + Send + 'static,
+    ) {
+        if self.shared.is_closing() {
+            return then(Err(StoreError::Closed));
+        }
+        let RecordRequest { judgement, evidence, ticket } = request;
+        let evidence = evidence.filter(|evidence| {
+            let room = self.shared.evidence_may_wait(evidence.bytes());
+            if !room {
+                self.shared.evidence_lost(
+                    1,
+                    "more evidence waits to be written than [store] evidence_queue_megabytes",
+                );
+            }
+            room
+        });
+        let judgement = Box::new(judgement);
+        let command = Command::Record { judgement, evidence, ticket, reply: Box::new(then) };
+        if let Err(refused) = self.commands.send(command) {
+            if let Command::Record { reply, .. } = refused.into_inner() {
+                reply(Err(StoreError::Closed));
+            }
+        }
+    }
+
+    /// At most `limit` (and 10,000) durable verdicts after position `after`, in order.
+    ///
+    /// # Errors
+    /// When older ones cannot be read from the journal.
+    pub fn outbox(&self, after: Position, limit: usize) -> Result<Vec<(Position, Verdict)>, StoreError> {
+        self.shared.outbox.read(after, limit)
+    }
+
+    /// The newest durable position, and a way to wait for newer ones.
+    pub fn tip(&self) -> watch::Receiver<Position> {
+        self.shared.outbox.tip()
+    }
+
+    /// Notes that the broker has acknowledged everything up to `upto`. Written down within about a second: after a crash
+    /// some may be sent again, none is left out.
+    pub fn published(&self, upto: Position) {
+        self.shared.outbox.acknowledge(upto);
+    }
+
+    /// Everything up to it was acknowledged; sending goes on after it.
+    pub fn published_upto(&self) -> Position {
+        self.shared.outbox.published()
+    }
+
+    /// How many durable verdicts the broker has not acknowledged.
+    pub fn unpublished(&self) -> u64 {
+        self.shared.outbox.unpublished()
+    }
+
+    /// When the oldest verdict that the broker has not acknowledged was recorded.
+    ///
+    /// # Errors
+    /// When it cannot be read from the journal.
+    pub fn oldest_unpublished(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.shared.outbox.oldest_unpublished()
+    }
+
+    /// How the store fares.
+    pub fn health(&self) -> Health {
+        self.shared.health(self.commands.len())
+    }
+
+    /// Verdicts `from` to `to` of `camera`, by sequence, at most `limit`; those that retention has deleted are missing.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn replay(
+        &self,
+        camera: &CameraId,
+        (from, to): (u64, u64),
+        limit: usize,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let mut cursor = self.shared.reader.from_sequence(camera, from)?;
+        let newest = self.shared.outbox.newest();
+        let mut verdicts = Vec::new();
+        while verdicts.len() < limit && cursor.wants() <= newest {
+            let Some(found) = cursor.next()? else { break };
+            let verdict = found.verdict;
+            if verdict.camera() != camera || verdict.sequence < from {
+                continue;
+            }
+            let last = verdict.sequence >= to;
+            if verdict.sequence <= to {
+                verdicts.push(verdict);
+            }
+            if last {
+                break;
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// The verdicts that `query` wants, the newest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn history(&self, query: &Query) -> Result<Vec<Verdict>, StoreError> {
+        let mut newest = Newest::new(query);
+        self.shared.reader.search(query, Position::START, &mut newest)?;
+        Ok(newest.into_verdicts())
+    }
+
+    /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least. What cannot
+    /// be read is logged and left out, so that such a file is judged again rather than never.
+    pub fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
+        let mut sources = HashSet::new();
+        if let Err(error) = self.shared.reader.sources(camera, Position::START, &mut sources) {
+            error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");
+        }
+        sources
+    }
+
+    /// The folder of a verdict's evidence, if it is still there.
+    pub fn evidence(&self, verdict: &Verdict) -> Option<PathBuf> {
+        evidence_folder(&self.shared.path, verdict)
+    }
+}

@@ -1,0 +1,158 @@
+//! Opening and closing: the lock, recovery, and the store's threads.
+//!
+//! Not here: what the threads do (`thread`, `index`, `retention`).
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
+
+use super::handle::StoreHandle;
+use super::journal::{Disk, Journal, Medium};
+use super::recovery::recover;
+use super::shared::{Bounds, Shared};
+use super::thread::{Command, Writer, write_evidence};
+use super::{JOURNAL_FOLDER, Options, StoreError, evidence};
+
+const LOCK: &str = "lock";
+/// How long dropping an open store may take.
+const DROP_WITHIN: Duration = Duration::from_secs(5);
+
+/// The store, to be opened.
+#[derive(Debug)]
+pub struct Store;
+
+/// The store's threads. The store is open until this is closed or dropped, whatever handles there are.
+#[derive(Debug)]
+pub struct StoreThread {
+    handle: StoreHandle,
+    writer: Option<JoinHandle<Result<(), StoreError>>>,
+    others: Vec<JoinHandle<()>>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store for the box named `box_name`: takes the lock, reads the journal's end, answers for triggers that
+    /// a crash has interrupted, and starts the threads.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it, [`StoreError::Unusable`] if the folder cannot be written,
+    /// [`StoreError::NewerFormat`] if a newer program wrote it.
+    pub fn open(options: &Options, box_name: &str) -> Result<(StoreHandle, StoreThread), StoreError> {
+        Self::open_on(options, box_name, Box::new(Disk))
+    }
+
+    pub(super) fn open_on(
+        options: &Options,
+        box_name: &str,
+        medium: Box<dyn Medium>,
+    ) -> Result<(StoreHandle, StoreThread), StoreError> {
+        let path = &options.path;
+        fs::create_dir_all(path).map_err(unusable(path))?;
+        let lock = take_lock(path)?;
+        for folder in [JOURNAL_FOLDER, evidence::FOLDER] {
+            let folder = path.join(folder);
+            fs::create_dir_all(&folder).map_err(unusable(&folder))?;
+        }
+        let folder = path.join(JOURNAL_FOLDER);
+        let recovered = recover(&folder)?;
+        let state = recovered.state;
+        let certain = recovered.damaged == 0 && state.checkpoint.tip.0 > 0;
+        evidence::remove_leftovers(path, certain.then_some(&state.checkpoint.sequences));
+
+        let bounds = Bounds {
+            min_free_bytes: options.min_free_megabytes << 20,
+            max_evidence_waiting: options.evidence_queue_megabytes << 20,
+        };
+        let shared = Arc::new(Shared::new(path.clone(), &state, recovered.damaged, &bounds));
+        let start = (recovered.store, state, recovered.next_number);
+        let segment_bytes = u64::from(options.segment_megabytes) << 20;
+        let mut journal = Journal::new(folder.clone(), medium, segment_bytes, start);
+        journal.begin_early().map_err(unusable(&folder))?;
+
+        let (commands, queue) = bounded(options.queue.max(1));
+        // Bounded by the bytes that may wait, not by number.
+        let (jobs, job_queue) = unbounded();
+        let (done, done_queue) = unbounded();
+        let writer = Writer::new(box_name, journal, queue, (jobs, done_queue), shared.clone());
+        let writer = spawn("store", path, move || writer.run())?;
+        let evidence_shared = shared.clone();
+        let evidence = spawn("evidence", path, move || write_evidence(&job_queue, &done, &evidence_shared))?;
+        let handle = StoreHandle { shared, commands };
+        let threads =
+            StoreThread { handle: handle.clone(), writer: Some(writer), others: vec![evidence], _lock: lock };
+        Ok((handle, threads))
+    }
+}
+
+impl StoreThread {
+    /// Records everything that waits, then closes the store; handles get [`StoreError::Closed`] from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritten`] if the disk did not take everything within `time`.
+    pub fn close(mut self, time: Duration) -> Result<(), StoreError> {
+        self.stop(time)
+    }
+
+    fn stop(&mut self, time: Duration) -> Result<(), StoreError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        self.handle.shared.close_within(time);
+        // With a full queue the thread sees by itself that it is time, once that is over.
+        let _full_or_gone = self.handle.commands.send_timeout(Command::Close, time);
+        let result = writer.join().unwrap_or(Err(StoreError::Closed));
+        self.handle.shared.closed.request();
+        for thread in self.others.drain(..) {
+            let _panicked_and_logged = thread.join();
+        }
+        result
+    }
+}
+
+impl Drop for StoreThread {
+    fn drop(&mut self) {
+        let _logged = self.stop(DROP_WITHIN);
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    path: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StoreError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(StoreError::file("start a thread for", path))
+}
+
+fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Unusable { path, source }
+}
+
+/// Takes the store for this process, until the file is closed.
+fn take_lock(store: &Path) -> Result<File, StoreError> {
+    let path = store.join(LOCK);
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = file.map_err(unusable(&path))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let pid = format!("{}\n", std::process::id());
+            // Only told to people; a full disk must not keep the store from opening.
+            let _best_effort = file.set_len(0).and_then(|()| file.write_all(pid.as_bytes()));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _may_be_unreadable = file.read_to_string(&mut pid);
+            let holder = match pid.trim().parse::<u32>() {
+                Ok(pid) => format!("process {pid}"),
+                Err(_) => "another process".to_owned(),
+            };
+            Err(StoreError::Locked { path: store.to_owned(), holder })
+        }
+        Err(TryLockError::Error(source)) => Err(StoreError::Unusable { path, source }),
+    }
+}

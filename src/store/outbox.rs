@@ -1,0 +1,153 @@
+//! The outbox: durable verdicts in order of position, and how far the broker has acknowledged them.
+//!
+//! Written by the store thread, read on its callers' threads. Recent verdicts come from memory, older ones from the
+//! journal, so that hours without a broker cost disk and not memory. Not here: sending (`publish`).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::reader::{Cursor, Journal};
+use super::{Position, StoreError};
+use crate::verdict::Verdict;
+
+/// About how many bytes of recent verdicts are kept in memory.
+const TAIL_BYTES: usize = 16 << 20;
+/// The most verdicts that one call reads.
+const MAX_READ: usize = 10_000;
+
+/// What is recorded and may still have to be sent.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    tail: Mutex<Tail>,
+    /// Where the last read of older verdicts ended; the next most likely goes on there.
+    cursor: Mutex<Option<Cursor>>,
+    journal: Journal,
+    tip: watch::Sender<Position>,
+    published: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    verdicts: VecDeque<(Position, usize, Verdict)>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// The outbox over `journal`, whose newest verdict has position `tip`.
+    pub(super) fn new(journal: Journal, tip: Position, published: Position) -> Self {
+        Self {
+            tail: Mutex::default(),
+            cursor: Mutex::default(),
+            journal,
+            tip: watch::Sender::new(tip),
+            published: AtomicU64::new(published.0),
+        }
+    }
+
+    /// Adds verdicts that have just become durable, and tells whoever waits for them.
+    pub(super) fn push(&self, verdicts: impl Iterator<Item = (Position, usize, Verdict)>) {
+        let mut newest = None;
+        let mut tail = lock(&self.tail);
+        for (position, bytes, verdict) in verdicts {
+            tail.bytes += bytes;
+            tail.verdicts.push_back((position, bytes, verdict));
+            newest = Some(position);
+        }
+        while tail.bytes > TAIL_BYTES {
+            let Some((_, bytes, _)) = tail.verdicts.pop_front() else { break };
+            tail.bytes -= bytes;
+        }
+        drop(tail);
+        if let Some(newest) = newest {
+            self.tip.send_replace(newest);
+        }
+    }
+
+    /// At most `limit` durable verdicts after `after`, in order.
+    pub(super) fn read(&self, after: Position, limit: usize) -> Result<Vec<(Position, Verdict)>, StoreError> {
+        let limit = limit.min(MAX_READ);
+        let tip = *self.tip.borrow();
+        if after >= tip || limit == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(recent) = self.read_tail(after, limit) {
+            return Ok(recent);
+        }
+        let mut held = lock(&self.cursor);
+        let mut cursor = match held.take() {
+            Some(cursor) if cursor.wants().0 == after.0 + 1 => cursor,
+            _ => self.journal.after(after),
+        };
+        let mut verdicts = Vec::new();
+        while verdicts.len() < limit && cursor.wants() <= tip {
+            match cursor.next()? {
+                Some(found) if found.position <= tip => verdicts.push((found.position, found.verdict)),
+                _ => break,
+            }
+        }
+        *held = Some(cursor);
+        Ok(verdicts)
+    }
+
+    fn read_tail(&self, after: Position, limit: usize) -> Option<Vec<(Position, Verdict)>> {
+        let tail = lock(&self.tail);
+        let first = tail.verdicts.front()?.0;
+        let skip = (after.0 + 1).checked_sub(first.0)?;
+        let skip = usize::try_from(skip).ok()?;
+        let wanted = tail.verdicts.iter().skip(skip).take(limit);
+        Some(wanted.map(|(position, _, verdict)| (*position, verdict.clone())).collect())
+    }
+
+    /// The newest durable position, and every newer one.
+    pub(super) fn tip(&self) -> watch::Receiver<Position> {
+        self.tip.subscribe()
+    }
+
+    /// The newest durable position.
+    pub(super) fn newest(&self) -> Position {
+        *self.tip.borrow()
+    }
+
+    /// Notes that everything up to `upto` was acknowledged; never goes back, never beyond what exists.
+    pub(super) fn acknowledge(&self, upto: Position) {
+        self.published.fetch_max(upto.min(self.newest()).0, Ordering::Relaxed);
+    }
+
+    /// Everything up to it was acknowledged.
+    pub(super) fn published(&self) -> Position {
+        Position(self.published.load(Ordering::Relaxed))
+    }
+
+    /// How many verdicts are recorded and not acknowledged.
+    pub(super) fn unpublished(&self) -> u64 {
+        self.newest().0.saturating_sub(self.published().0)
+    }
+
+    /// When the oldest verdict that is not acknowledged was recorded.
+    pub(super) fn oldest_unpublished(&self) -> Result<Option<Timestamp>, StoreError> {
+        let after = self.published();
+        if after >= self.newest() {
+            return Ok(None);
+        }
+        let oldest = match self.read_tail(after, 1) {
+            Some(recent) => recent.into_iter().next().map(|(_, verdict)| verdict),
+            // Not through the held cursor, which is the publisher's.
+            None => self.journal.after(after).next()?.map(|found| found.verdict),
+        };
+        Ok(oldest.as_ref().and_then(recorded_at))
+    }
+}
+
+/// When a verdict was recorded, to the millisecond: its id tells.
+pub(super) fn recorded_at(verdict: &Verdict) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = verdict.id.get_timestamp()?.to_unix();
+    Timestamp::new(i64::try_from(seconds).ok()?, nanoseconds.cast_signed()).ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,148 @@
+//! Opening the journal: what it adds up to, and a clean end to go on from.
+//!
+//! Runs once, before the store thread starts. A torn tail, which a crash leaves, is cut off. Damage to what was
+//! promised durable is reported and the rest kept. Not here: the index, evidence (`thread` brings both in line).
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::StoreError;
+use super::record::{Record, SegmentHeader};
+use super::segment::{self, Scanner, Step};
+use super::state::State;
+
+/// What a journal's files add up to.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) store: Uuid,
+    pub(super) state: State,
+    pub(super) next_number: u64,
+    /// Stretches of bad bytes among what was promised durable, in the segments that were read.
+    pub(super) damaged: u64,
+}
+
+/// One segment, read through.
+struct Contents {
+    number: u64,
+    header: Option<SegmentHeader>,
+    records: Vec<Record>,
+    damaged: u64,
+    /// Where a tail begins that was never promised.
+    torn: Option<u64>,
+}
+
+impl Contents {
+    /// Whether nothing before it needs to be read.
+    fn sums_up(&self) -> bool {
+        self.damaged == 0 && matches!(self.records.first(), Some(Record::Checkpoint(_)))
+    }
+}
+
+/// Reads the journal in `folder` and cuts off its torn tail.
+pub(super) fn recover(folder: &Path) -> Result<Recovered, StoreError> {
+    segment::remove_unfinished(folder)?;
+    let numbers = segment::list(folder)?;
+    let mut read: Vec<Contents> = Vec::new();
+    for number in numbers.iter().rev() {
+        read.push(contents(folder, *number, read.is_empty())?);
+        if read.last().is_some_and(Contents::sums_up) {
+            break;
+        }
+    }
+    if let Some(Contents { number, torn: Some(at), .. }) = read.first() {
+        cut(folder, *number, *at)?;
+    }
+    read.reverse();
+    let state = fold(&read);
+    info!(
+        segments = numbers.len(),
+        newest = state.checkpoint.tip.0,
+        published = state.checkpoint.published.0,
+        open_triggers = state.open.len(),
+        "journal opened"
+    );
+    Ok(Recovered {
+        store: read.iter().rev().find_map(|c| c.header).map_or_else(Uuid::now_v7, |h| h.store),
+        state,
+        next_number: numbers.last().map_or(1, |n| n + 1),
+        damaged: read.iter().map(|c| c.damaged).sum(),
+    })
+}
+
+/// Adds up segments, oldest first.
+fn fold(segments: &[Contents]) -> State {
+    let mut state = State::default();
+    for (at, contents) in segments.iter().enumerate() {
+        if contents.damaged > 0 {
+            let (segment, places) = (contents.number, contents.damaged);
+            error!(segment, places, "the journal is damaged; what is sound in it was kept");
+        }
+        // From there on it holds leftovers of a failed sync, which the next segment holds again.
+        let end = segments.get(at + 1).and_then(|next| next.header).map(|header| header.first);
+        for record in &contents.records {
+            match record {
+                Record::Verdict { position, .. } if end.is_some_and(|end| *position >= end) => {}
+                _ => state.apply(record),
+            }
+        }
+    }
+    state
+}
+
+/// Reads segment `number`. Only in the last one can there be a tail that was never promised.
+fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreError> {
+    let mut scanner = Scanner::open(folder, number)?;
+    let header = scanner.header().copied();
+    let mut found = Vec::new();
+    let mut gaps = Vec::new();
+    let mut promised = 0;
+    loop {
+        match scanner.next()? {
+            Step::Record { offset, durable, payload } => {
+                promised = durable;
+                found.push((offset, payload));
+            }
+            Step::Damage { from, .. } => gaps.push(from),
+            Step::Tail { from } => {
+                gaps.push(from);
+                break;
+            }
+            Step::End => break,
+        }
+    }
+    // What follows such a gap was written after it, but nobody had been told yet that either is on disk.
+    let torn = gaps.iter().copied().find(|from| last && *from >= promised);
+    let mut damaged = gaps.iter().filter(|from| torn.is_none_or(|torn| **from < torn)).count() as u64;
+    damaged += u64::from(header.is_none());
+    let mut records = Vec::new();
+    for (offset, payload) in found {
+        if torn.is_some_and(|torn| offset >= torn) {
+            break;
+        }
+        match Record::decode(&payload) {
+            Ok(record) => records.push(record),
+            Err(reason) => {
+                damaged += 1;
+                error!(segment = number, offset, reason, "a journal record cannot be understood");
+            }
+        }
+    }
+    Ok(Contents { number, header, records, damaged, torn })
+}
+
+fn cut(folder: &Path, number: u64, at: u64) -> Result<(), StoreError> {
+    let path = segment::path(folder, number);
+    let cut = || {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let length = file.metadata()?.len();
+        file.set_len(at)?;
+        file.sync_all()?;
+        Ok(length.saturating_sub(at))
+    };
+    let bytes = cut().map_err(StoreError::file("cut", &path))?;
+    warn!(segment = number, bytes, "a torn end of the journal was cut off; nothing in it had been promised");
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! What the store's threads and handles share: counters, the disk's state, and when it is time to close.
+//!
+//! Every notable event has one function here, which writes the log line and moves the counter. Not here: the threads'
+//! own state (`thread`, `index`, `retention`).
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tracing::{error, info, warn};
+
+use super::Position;
+use super::evidence::{self, Evidence};
+use super::outbox::Outbox;
+use super::reader::Journal;
+use super::state::State;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Counter, chain};
+use crate::verdict::Verdict;
+
+/// How often a failure that lasts is logged again.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// How the store fares.
+#[derive(Debug, Clone, Serialize)]
+pub struct Health {
+    /// Set while verdicts cannot be written; they wait, and are tried again.
+    pub failing: Option<Failing>,
+    /// Commands that wait for the store thread.
+    pub waiting: usize,
+    /// The newest durable verdict.
+    pub newest: Position,
+    /// Durable verdicts that the broker has not acknowledged.
+    pub unpublished: u64,
+    /// Accepted triggers without a verdict.
+    pub open_triggers: usize,
+    /// Verdicts whose evidence was not kept, since the start.
+    pub evidence_lost: u64,
+    /// Bytes of evidence that wait to be written.
+    pub evidence_waiting: u64,
+    /// Failed attempts to write, since the start.
+    pub write_failures: u64,
+    /// Damaged places found in the journal when it was opened.
+    pub damaged: u64,
+    /// Bytes free on the store's disk, if that can be told.
+    pub free_bytes: Option<u64>,
+}
+
+/// Verdicts cannot be written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failing {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the disk said last.
+    pub error: String,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    failing: Failing,
+    reminded: Instant,
+}
+
+/// What the threads and handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) outbox: Outbox,
+    pub(super) reader: Journal,
+    /// Given when the store has closed; threads that make room or keep the index stop then.
+    pub(super) closed: Shutdown,
+    /// Accepted triggers without a verdict.
+    pub(super) open: AtomicUsize,
+    pub(super) tickets: AtomicU64,
+    min_free_bytes: u64,
+    max_evidence_waiting: u64,
+    evidence_waiting: AtomicI64,
+    evidence_lost: Counter,
+    evidence_failing: AtomicBool,
+    write_failures: Counter,
+    damaged: u64,
+    trouble: Mutex<Option<Trouble>>,
+    close_by: Mutex<Option<Instant>>,
+    closing: Shutdown,
+}
+
+/// The bounds that [`Shared`] keeps.
+pub(super) struct Bounds {
+    pub(super) min_free_bytes: u64,
+    pub(super) max_evidence_waiting: u64,
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf, state: &State, damaged: u64, bounds: &Bounds) -> Self {
+        let sum = &state.checkpoint;
+        let reader = Journal::new(&path.join(super::JOURNAL_FOLDER));
+        Self {
+            path,
+            outbox: Outbox::new(reader.clone(), sum.tip, sum.published),
+            reader,
+            closed: Shutdown::new(),
+            open: AtomicUsize::new(state.open.len()),
+            tickets: AtomicU64::new(sum.ticket + 1),
+            min_free_bytes: bounds.min_free_bytes,
+            max_evidence_waiting: bounds.max_evidence_waiting,
+            evidence_waiting: AtomicI64::new(0),
+            evidence_lost: Counter::default(),
+            evidence_failing: AtomicBool::new(false),
+            write_failures: Counter::default(),
+            damaged,
+            trouble: Mutex::default(),
+            close_by: Mutex::default(),
+            closing: Shutdown::new(),
+        }
+    }
+
+    pub(super) fn health(&self, waiting: usize) -> Health {
+        Health {
+            failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
+            waiting,
+            newest: self.outbox.newest(),
+            unpublished: self.outbox.unpublished(),
+            open_triggers: self.open.load(Ordering::Relaxed),
+            evidence_lost: self.evidence_lost.get(),
+            evidence_waiting: self.evidence_waiting.load(Ordering::Relaxed).max(0).cast_unsigned(),
+            write_failures: self.write_failures.get(),
+            damaged: self.damaged,
+            free_bytes: free_bytes(&self.path).ok(),
+        }
+    }
+
+    /// Verdicts could not be written.
+    pub(super) fn disk_fails(&self, error: &io::Error, records: usize) {
+        self.write_failures.increment();
+        let mut trouble = lock(&self.trouble);
+        let now = Instant::now();
+        let remind = trouble.as_ref().is_none_or(|trouble| now - trouble.reminded >= REMIND);
+        let since = trouble.as_ref().map_or_else(Timestamp::now, |trouble| trouble.failing.since);
+        let reminded = if remind { now } else { trouble.as_ref().map_or(now, |trouble| trouble.reminded) };
+        *trouble = Some(Trouble { failing: Failing { since, error: error.to_string() }, reminded });
+        if remind {
+            error!(error = %chain(error), records, store = %self.path.display(), "verdicts cannot be written; they wait");
+        }
+    }
+
+    /// Verdicts were written.
+    pub(super) fn disk_works(&self, state: &State) {
+        self.open.store(state.open.len(), Ordering::Relaxed);
+        if let Some(trouble) = lock(&self.trouble).take() {
+            let since = trouble.failing.since;
+            info!(%since, "verdicts can be written again; none was lost");
+        }
+    }
+
+    /// Writes a verdict's evidence, where the disk has room for it besides verdicts.
+    pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), String> {
+        let free = free_bytes(&self.path).unwrap_or(u64::MAX);
+        if free < self.min_free_bytes / 2 {
+            return Err(format!("only {} MiB are free, which verdicts may need", free >> 20));
+        }
+        evidence::write(&self.path, verdict, evidence).map_err(|error| chain(&error))?;
+        if self.evidence_failing.swap(false, Ordering::Relaxed) {
+            info!("evidence can be kept again");
+        }
+        Ok(())
+    }
+
+    /// Verdicts are recorded without their evidence.
+    pub(super) fn evidence_lost(&self, verdicts: u64, reason: &str) {
+        self.evidence_lost.add(verdicts);
+        if !self.evidence_failing.swap(true, Ordering::Relaxed) {
+            warn!(verdicts, reason, "evidence is not kept; verdicts are");
+        }
+    }
+
+    /// Whether `bytes` more of evidence may wait; if so they are counted.
+    pub(super) fn evidence_may_wait(&self, bytes: u64) -> bool {
+        let before = self.evidence_waiting.load(Ordering::Relaxed).max(0).cast_unsigned();
+        // One that is larger than the whole queue is let in when nothing else waits.
+        let room = before == 0 || before + bytes <= self.max_evidence_waiting;
+        if room {
+            self.evidence_waits(bytes.cast_signed());
+        }
+        room
+    }
+
+    /// Counts bytes of evidence that wait, or no longer do.
+    pub(super) fn evidence_waits(&self, bytes: i64) {
+        self.evidence_waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets how long the store may take to close.
+    pub(super) fn close_within(&self, time: Duration) {
+        lock(&self.close_by).get_or_insert(Instant::now() + time);
+        self.closing.request();
+    }
+
+    /// Whether the store was asked to close.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.requested()
+    }
+
+    /// What is left of the time to close, once it was asked to.
+    pub(super) fn time_to_close(&self) -> Option<Duration> {
+        lock(&self.close_by).map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits before another attempt; tells whether there is time for one.
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        if !self.closing.sleep(time) {
+            return true;
+        }
+        let left = self.time_to_close().unwrap_or_default();
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+        !left.is_zero()
+    }
+}
+
+/// Bytes that this user may still write on the disk of `path`.
+pub(super) fn free_bytes(path: &std::path::Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail * disk.f_frsize)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,355 @@
+//! The store thread: numbers judgements, waits for their evidence, and commits them in groups.
+//!
+//! Owns the journal's writing end. In: [`Command`]s over a bounded queue, and [`Done`]s from the evidence thread. Out:
+//! replies and the outbox, only after the disk has confirmed. Whatever waits while a commit runs shares the next one.
+//! When the disk fails, the batch is kept and tried again until it succeeds; the queue fills and callers wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, select};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::evidence::{self, Evidence};
+use super::handle::Reply;
+use super::journal::Journal;
+use super::record::{Accepted, MAX_RECORD, Record};
+use super::shared::Shared;
+use super::{Position, StoreError, Ticket};
+use crate::frame::CameraId;
+use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Verdict};
+
+/// The most records in one commit; bounds the time that the first of them waits for the last.
+const MAX_BATCH: usize = 512;
+/// How long acknowledgements may wait to be written down; after a crash that much is sent again.
+const IDLE: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// What the store thread is asked to do.
+pub(super) enum Command {
+    Accept { ticket: Ticket, accepted: Box<Accepted> },
+    Record { judgement: Box<Judgement>, evidence: Option<Evidence>, ticket: Option<Ticket>, reply: Reply },
+    Close,
+}
+
+/// Work for the evidence thread.
+pub(super) struct Job {
+    pub(super) verdict: Box<Verdict>,
+    pub(super) evidence: Evidence,
+}
+
+/// A job's end: the verdict, with its evidence or without.
+pub(super) struct Done(pub(super) Box<Verdict>);
+
+/// One camera's verdicts that are numbered and not yet in a batch, in order.
+#[derive(Default)]
+struct Line {
+    last_sequence: u64,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    verdict: Box<Verdict>,
+    /// Whether its evidence is still being written.
+    held: bool,
+    ticket: Option<Ticket>,
+    reply: Option<Reply>,
+}
+
+/// The store thread's own things.
+pub(super) struct Writer {
+    pub(super) box_name: String,
+    pub(super) journal: Journal,
+    pub(super) commands: Receiver<Command>,
+    pub(super) jobs: Sender<Job>,
+    pub(super) done: Receiver<Done>,
+    pub(super) shared: Arc<Shared>,
+    lines: BTreeMap<CameraId, Line>,
+    batch: Vec<Record>,
+    replies: VecDeque<Option<Reply>>,
+    last: Position,
+}
+
+impl Writer {
+    /// A writer that goes on where `journal` ends.
+    pub(super) fn new(
+        box_name: &str,
+        journal: Journal,
+        commands: Receiver<Command>,
+        (jobs, done): (Sender<Job>, Receiver<Done>),
+        shared: Arc<Shared>,
+    ) -> Self {
+        let sum = &journal.state().checkpoint;
+        let line = |last: &u64| Line { last_sequence: *last, waiting: VecDeque::new() };
+        let lines = sum.sequences.iter().map(|(camera, last)| (camera.clone(), line(last))).collect();
+        let last = sum.tip;
+        let (batch, replies) = Default::default();
+        Self {
+            box_name: box_name.to_owned(),
+            journal,
+            commands,
+            jobs,
+            done,
+            shared,
+            lines,
+            batch,
+            replies,
+            last,
+        }
+    }
+
+    /// Works until it is closed and nothing waits, or until its time to close is over.
+    pub(super) fn run(mut self) -> Result<(), StoreError> {
+        self.answer_for_the_interrupted();
+        let mut closing = false;
+        loop {
+            self.gather(&mut closing);
+            if let Err(reason) = self.commit() {
+                return Err(self.give_up(reason));
+            }
+            if closing && self.lines.values().all(|line| line.waiting.is_empty()) && self.commands.is_empty()
+            {
+                break;
+            }
+            self.wait(&mut closing);
+        }
+        self.journal.close();
+        Ok(())
+    }
+
+    /// Every trigger that was accepted before a crash and has no verdict gets one now.
+    fn answer_for_the_interrupted(&mut self) {
+        let open: Vec<_> = self.journal.state().open.iter().map(|(t, a)| (*t, a.clone())).collect();
+        if !open.is_empty() {
+            warn!(triggers = open.len(), "triggers that a stop had interrupted are answered as uninspected");
+        }
+        for (ticket, Accepted { camera, trigger, captured_at }) in open {
+            let outcome = Outcome::Uninspected {
+                reason: Reason::Internal,
+                detail: "the program was stopped while this part was under inspection".into(),
+            };
+            let trigger = Some(trigger);
+            let timings = Timings::default();
+            let judgement = Judgement { camera, captured_at, outcome, timings, trigger, source: None };
+            self.number(judgement, None, Some(ticket), None);
+        }
+    }
+
+    /// Blocks until there is something to do.
+    fn wait(&mut self, closing: &mut bool) {
+        let idle = match self.shared.time_to_close() {
+            Some(left) if *closing => left.min(IDLE),
+            _ => IDLE,
+        };
+        // Cloned, so that the arms may borrow the rest.
+        let (commands, done) = (self.commands.clone(), self.done.clone());
+        select! {
+            recv(commands) -> command => match command {
+                Ok(command) => self.obey(command, closing),
+                Err(_) => *closing = true,
+            },
+            recv(done) -> done => if let Ok(done) = done { self.evidence_done(done) },
+            default(idle) => {}
+        }
+        if *closing && self.shared.time_to_close().is_some_and(|left| left.is_zero()) {
+            self.stop_waiting_for_evidence();
+        }
+    }
+
+    /// Takes what has come meanwhile, up to a batch.
+    fn gather(&mut self, closing: &mut bool) {
+        while let Ok(done) = self.done.try_recv() {
+            self.evidence_done(done);
+        }
+        while self.batch.len() < MAX_BATCH {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.obey(command, closing);
+        }
+    }
+
+    fn obey(&mut self, command: Command, closing: &mut bool) {
+        match command {
+            Command::Accept { ticket, accepted } => self.push(Record::Accepted { ticket, accepted }, None),
+            Command::Record { judgement, evidence, ticket, reply } => {
+                self.number(*judgement, evidence, ticket, Some(reply));
+            }
+            Command::Close => *closing = true,
+        }
+    }
+
+    /// Gives a judgement its id and sequence, and puts it in its camera's line.
+    fn number(
+        &mut self,
+        judgement: Judgement,
+        evidence: Option<Evidence>,
+        ticket: Option<Ticket>,
+        reply: Option<Reply>,
+    ) {
+        let camera = judgement.camera.clone();
+        let line = self.lines.entry(camera.clone()).or_default();
+        line.last_sequence += 1;
+        let (id, box_name, sequence) = (Uuid::now_v7(), self.box_name.clone(), line.last_sequence);
+        let verdict = readable(Verdict { id, box_name, sequence, judgement, evidence: None });
+        let mut verdict = Box::new(verdict);
+        let held = match evidence {
+            Some(evidence) => {
+                verdict.evidence = Some(evidence::path_of(&verdict));
+                self.jobs.send(Job { verdict: verdict.clone(), evidence }).is_ok()
+            }
+            None => false,
+        };
+        if !held {
+            verdict.evidence = None;
+        }
+        line.waiting.push_back(Waiting { verdict, held, ticket, reply });
+        self.advance(&camera);
+    }
+
+    fn evidence_done(&mut self, Done(verdict): Done) {
+        let camera = verdict.camera().clone();
+        let line = self.lines.entry(camera.clone()).or_default();
+        if let Some(waiting) = line.waiting.iter_mut().find(|w| w.verdict.id == verdict.id) {
+            waiting.verdict = verdict;
+            waiting.held = false;
+        }
+        self.advance(&camera);
+    }
+
+    /// Moves what need not wait any longer from a camera's line to the batch.
+    fn advance(&mut self, camera: &CameraId) {
+        let Some(line) = self.lines.get_mut(camera) else { return };
+        let ready = line.waiting.iter().take_while(|waiting| !waiting.held).count();
+        for Waiting { verdict, ticket, reply, .. } in line.waiting.drain(..ready) {
+            self.last.0 += 1;
+            self.batch.push(Record::Verdict { position: self.last, ticket, verdict });
+            self.replies.push_back(reply);
+        }
+    }
+
+    fn stop_waiting_for_evidence(&mut self) {
+        let mut held = 0;
+        for waiting in self.lines.values_mut().flat_map(|line| &mut line.waiting).filter(|w| w.held) {
+            waiting.held = false;
+            waiting.verdict.evidence = None;
+            held += 1;
+        }
+        if held > 0 {
+            self.shared.evidence_lost(held, "it was not written before the store had to close");
+        }
+        for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
+            self.advance(&camera);
+        }
+    }
+
+    fn push(&mut self, record: Record, reply: Option<Reply>) {
+        self.batch.push(record);
+        self.replies.push_back(reply);
+    }
+
+    /// Makes the batch durable, however long that takes, then answers for it.
+    ///
+    /// # Errors
+    /// What the disk said last, when the time to close is over.
+    fn commit(&mut self) -> Result<(), String> {
+        let published = self.shared.outbox.published();
+        if published > self.journal.state().checkpoint.published {
+            self.push(Record::Published { upto: published }, None);
+        }
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let mut retry = FIRST_RETRY;
+        while let Err(error) = self.journal.commit(&self.batch) {
+            self.shared.disk_fails(&error, self.batch.len());
+            if !self.shared.pause(retry) {
+                return Err(error.to_string());
+            }
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+        self.shared.disk_works(self.journal.state());
+        let mut answers = Vec::with_capacity(self.batch.len());
+        let replies = &mut self.replies;
+        let verdicts = self.batch.drain(..).filter_map(|record| {
+            let reply = replies.pop_front().flatten();
+            let Record::Verdict { position, verdict, .. } = record else { return None };
+            answers.extend(reply.map(|reply| (reply, verdict.clone())));
+            Some((position, weight(&verdict), *verdict))
+        });
+        self.shared.outbox.push(verdicts);
+        for (reply, verdict) in answers {
+            reply(Ok(*verdict));
+        }
+        Ok(())
+    }
+
+    fn give_up(mut self, reason: String) -> StoreError {
+        let waiting = self.lines.values_mut().flat_map(|line| line.waiting.drain(..));
+        let replies: Vec<_> = self.replies.drain(..).chain(waiting.map(|w| w.reply)).flatten().collect();
+        let mut records = replies.len();
+        for reply in replies {
+            reply(Err(StoreError::Closed));
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Record { reply, .. } = command {
+                records += 1;
+                reply(Err(StoreError::Closed));
+            }
+        }
+        error!(records, reason, "the store closes with records that could not be written");
+        StoreError::Unwritten { records, reason }
+    }
+}
+
+/// About how much memory a verdict takes.
+fn weight(verdict: &Verdict) -> usize {
+    let trigger = verdict.judgement.trigger.as_ref();
+    let fields = trigger.map_or(0, |t| serde_json::to_vec(t).map_or(0, |json| 4 * json.len()));
+    let regions = match &verdict.judgement.outcome {
+        Outcome::Inspected(finding) => finding.regions.len(),
+        Outcome::Uninspected { .. } => 0,
+    };
+    1024 + 32 * regions + fields
+}
+
+/// The verdict, changed where it could not be read back from its JSON form, such as a score that is not a number.
+fn readable(verdict: Verdict) -> Verdict {
+    let fault = match serde_json::to_vec(&verdict) {
+        Ok(json) if json.len() > MAX_RECORD / 2 => format!("{} bytes are too many", json.len()),
+        Ok(json) => match serde_json::from_slice::<Verdict>(&json) {
+            Ok(_) => return verdict,
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    let (camera, sequence) = (verdict.camera().clone(), verdict.sequence);
+    error!(%camera, sequence, fault, "a judgement has no readable form and is recorded as uninspected");
+    let short = |text: String| text.chars().take(256).collect::<String>();
+    let trigger = verdict.judgement.trigger.map(|trigger| Trigger {
+        part_id: trigger.part_id.map(short),
+        deadline_ms: trigger.deadline_ms,
+        fields: serde_json::Map::new(),
+    });
+    let detail = format!("the judgement could not be recorded: {fault}");
+    let outcome = Outcome::Uninspected { reason: Reason::Internal, detail };
+    let judgement =
+        Judgement { outcome, timings: Timings::default(), trigger, source: None, ..verdict.judgement };
+    Verdict { judgement, ..verdict }
+}
+
+/// Writes evidence until there is no more to come; the evidence thread.
+pub(super) fn write_evidence(jobs: &Receiver<Job>, done: &Sender<Done>, shared: &Shared) {
+    for Job { mut verdict, evidence } in jobs {
+        let bytes = evidence.bytes();
+        if let Err(reason) = shared.keep_evidence(&verdict, &evidence) {
+            verdict.evidence = None;
+            shared.evidence_lost(1, &reason);
+        }
+        shared.evidence_waits(-bytes.cast_signed());
+        if done.send(Done(verdict)).is_err() {
+            break;
+        }
+    }
+}
