@@ -3,6 +3,7 @@
 
 mod architecture;
 mod backbones;
+mod distill;
 mod goldens;
 mod hostile;
 mod inspectord;
