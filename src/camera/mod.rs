@@ -3,9 +3,12 @@
 //! A camera is owned by one capture thread. Not here: decoding (`imaging`), retries, queues and verdicts (`pipeline`).
 
 mod folder;
+mod listing;
 mod options;
 mod pace;
 mod simulated;
+#[cfg(feature = "v4l2")]
+mod v4l2;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,6 +18,7 @@ use thiserror::Error;
 
 use crate::frame::{CameraId, Frame, SourceRef};
 
+pub use listing::{CameraListing, Mode};
 pub use options::{FolderMode, FolderOptions, Options, SimulatedOptions, V4l2Format, V4l2Options};
 pub use simulated::{
     DATASET_FIRST, DatasetCounts, DatasetError, DefectKind, defective_part, normal_part, part, write_dataset,
@@ -112,9 +116,28 @@ pub fn open(
     match options {
         Options::Folder(options) => Ok(Box::new(folder::FolderCamera::open(id, options, seen)?)),
         Options::Simulated(options) => Ok(Box::new(simulated::SimulatedCamera::open(options))),
-        Options::V4l2(options) => Err(CameraError::Unusable {
-            name: options.device.clone(),
-            message: "V4L2 cameras are not read yet".into(),
-        }),
+        #[cfg(feature = "v4l2")]
+        Options::V4l2(options) => Ok(Box::new(v4l2::V4l2Camera::open(id, options)?)),
+        #[cfg(not(feature = "v4l2"))]
+        Options::V4l2(options) => Err(without_v4l2(&options.device)),
+    }
+}
+
+/// The V4L2 cameras of this box.
+///
+/// # Errors
+/// [`CameraError::Unusable`] where the program was built without them.
+pub fn list() -> Result<Vec<CameraListing>, CameraError> {
+    #[cfg(feature = "v4l2")]
+    return Ok(v4l2::list());
+    #[cfg(not(feature = "v4l2"))]
+    return Err(without_v4l2("V4L2"));
+}
+
+#[cfg(not(feature = "v4l2"))]
+fn without_v4l2(name: &str) -> CameraError {
+    CameraError::Unusable {
+        name: name.to_owned(),
+        message: "this program was built without V4L2 cameras: build it with `--features v4l2`".into(),
     }
 }

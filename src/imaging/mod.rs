@@ -3,9 +3,13 @@
 //! In: [`crate::frame::Pixels`]. Out: [`crate::frame::Picture`], PNG bytes. Pure functions and reusable state, run by
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
+mod canvas;
 mod decode;
 mod encode;
+mod font;
+mod heatmap;
 mod jpeg;
+mod palette;
 mod prepare;
 mod raw;
 mod region;
@@ -13,6 +17,7 @@ mod resize;
 
 pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
 pub use encode::{evidence_bytes, png};
+pub use heatmap::{Heat, HeatmapError, heatmap};
 pub use prepare::{Preparation, PrepareError, Prepared};
 pub use region::{RegionError, check_region, crop, whole};
 pub use resize::Resizer;

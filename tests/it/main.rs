@@ -3,6 +3,8 @@
 
 mod architecture;
 mod backbones;
+mod daemon;
+mod demo_broker;
 mod distill;
 mod goldens;
 mod hostile;
@@ -12,3 +14,4 @@ mod mqtt;
 mod proxy;
 mod session_rig;
 mod subscriber;
+mod training;

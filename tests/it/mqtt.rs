@@ -109,6 +109,11 @@ async fn a_dead_connection_is_noticed_and_nothing_is_lost() {
     rig.acknowledged_to(50).await;
     subscriber.wait_for("/verdict", 50).await;
     check_complete(&subscriber, &fed);
+    // The will of the dead connection must not have the last word.
+    eventually("the box is online again", || {
+        subscriber.on("/status").last().is_some_and(|v| v["state"] == "online")
+    })
+    .await;
     rig.stop().await;
 }
 
@@ -205,13 +210,17 @@ async fn states_are_retained_and_the_latest_wins() {
     }
     let subscriber = Subscriber::start(broker.port(), "inspectord/box/+/state").await;
     subscriber.wait_until("/top/state", |v| v["counters"]["ok"] == 500).await;
+    rig.states.send_modify(|states| drop(states.insert(camera("top"), state(true, 501))));
     rig.states.send_modify(|states| drop(states.insert(camera("top"), state(false, 501))));
     let down = subscriber.wait_until("/top/state", |v| v["state"] == "down").await;
     assert_eq!(down["reason"], "unplugged");
     assert!(subscriber.count("/top/state") < 20, "counters alone are published now and then only");
     let later = Subscriber::start(broker.port(), "inspectord/box/+/state").await;
     later.wait_until("/top/state", |v| v["state"] == "down").await;
+    rig.states.send_modify(|states| drop(states.insert(camera("top"), state(false, 777))));
     rig.stop().await;
+    let last = subscriber.wait_until("/top/state", |v| v["counters"]["ok"] == 777).await;
+    assert_eq!(last["state"], "down", "a stop publishes what had been held back");
 }
 
 #[tokio::test]

@@ -88,13 +88,15 @@ impl Defect {
         let angle = rng.random_range(0.0..TAU);
         match kind {
             DefectKind::Scratch => {
-                let from = polar(rng.random_range(0.22..0.38), angle);
-                let heading = rng.random_range(0.0..TAU);
-                let reach = polar(rng.random_range(0.07..0.13), heading);
-                let bend = polar(rng.random_range(-0.02..0.02), heading + TAU / 4.0);
-                let to = [from[0] - 1.6 * reach[0], from[1] - 1.6 * reach[1]];
-                let middle = [(from[0] + to[0]) / 2.0 + bend[0], (from[1] + to[1]) / 2.0 + bend[1]];
-                Self::Scratch { points: [from, middle, to], width: rng.random_range(0.0035..0.006) }
+                // Its middle lies on the face and it is short enough to stay there.
+                let middle = polar(rng.random_range(0.25..0.33), angle);
+                let heading = angle + TAU / 4.0 + rng.random_range(-0.8..0.8);
+                let half = polar(rng.random_range(0.065..0.1), heading);
+                let bend = polar(rng.random_range(-0.015..0.015), heading + TAU / 4.0);
+                let from = [middle[0] - half[0], middle[1] - half[1]];
+                let to = [middle[0] + half[0], middle[1] + half[1]];
+                let middle = [middle[0] + bend[0], middle[1] + bend[1]];
+                Self::Scratch { points: [from, middle, to], width: rng.random_range(0.0055..0.008) }
             }
             DefectKind::Dent => Self::Dent {
                 centre: polar(rng.random_range(0.235..0.36), angle),
@@ -114,7 +116,7 @@ impl Defect {
                 } else {
                     (hole(rng.random_range(0..HOLES)), super::scene::HOLE)
                 };
-                let height = rng.random_range(0.018..0.03) * if at_bore { 1.3 } else { 1.0 };
+                let height = rng.random_range(0.022..0.030) * if at_bore { 1.5 } else { 1.0 };
                 Self::Burr { centre, radius, towards: polar(1.0, angle), height, seed: rng.random() }
             }
             DefectKind::Chip => {

@@ -38,17 +38,30 @@ fn length(x: f32, y: f32) -> f32 {
 pub(super) fn draw(scene: &Scene, size: Size) -> Picture {
     let side = size.width.min(size.height) as f32;
     let painter = Painter::new(scene, 1.0 / side);
+    let along = |i: u32, length: u32| (i as f32 + 0.5 - length as f32 / 2.0) / side;
+    // The belt's weave is the product of a wave along each axis; sines are dear.
+    let wave = |at: f32, run: f32| ((at + run) * 300.0).sin();
+    let columns: Vec<_> =
+        (0..size.width).map(|i| along(i, size.width)).map(|x| (x, wave(x, scene.belt[0]))).collect();
     let mut rgb = Vec::with_capacity(size.pixels() as usize * 3);
     for row in 0..size.height {
-        let y = (row as f32 + 0.5 - size.height as f32 / 2.0) / side;
-        for column in 0..size.width {
-            let x = (column as f32 + 0.5 - size.width as f32 / 2.0) / side;
-            let colour = painter.pixel(x, y);
-            let index = row * size.width + column;
+        let y = along(row, size.height);
+        let across = wave(y, scene.belt[1]);
+        for (index, (x, wave)) in (row * size.width..).zip(&columns) {
+            let colour = painter.pixel(Place { x: *x, y, weave: wave * across });
             rgb.extend(painter.sense(colour, index));
         }
     }
     Picture::new(size, rgb).expect("three bytes a pixel were drawn: this is a bug")
+}
+
+/// A point of the picture.
+#[derive(Clone, Copy)]
+struct Place {
+    x: f32,
+    y: f32,
+    /// The belt's weave there, −1 to 1.
+    weave: f32,
 }
 
 struct Painter<'a> {
@@ -71,7 +84,8 @@ impl<'a> Painter<'a> {
     }
 
     /// The light that reaches one pixel, before the sensor.
-    fn pixel(&self, x: f32, y: f32) -> Rgb {
+    fn pixel(&self, place: Place) -> Rgb {
+        let Place { x, y, .. } = place;
         let scene = self.scene;
         let (dx, dy) = ((x - scene.centre[0]) / scene.scale, (y - scene.centre[1]) / scene.scale);
         let [c, s] = scene.turn;
@@ -83,10 +97,10 @@ impl<'a> Painter<'a> {
         if cover < 1.0 {
             let shadow = length(dx + 0.022 * scene.lamp[0], dy + 0.022 * scene.lamp[1]) - RADIUS;
             let light = 1.0 - 0.62 * step(0.035, -0.02, shadow);
-            colour = lit(self.belt(x, y), light);
+            colour = lit(self.belt(place), light);
         }
         if cover > 0.0 {
-            colour = mix(colour, self.part(u, v, r, outside), cover);
+            colour = mix(colour, self.part(place, [u, v, r], outside), cover);
         }
         if let Some(Defect::Burr { .. }) = scene.defect {
             colour = self.burr(colour, u, v);
@@ -100,28 +114,27 @@ impl<'a> Painter<'a> {
         let rim = r - RADIUS;
         match &self.scene.defect {
             Some(Defect::Chip { bites }) => bites.iter().fold(rim, |rim, [x, y, size]| {
-                let ragged = 0.006 * along(77, (u - v) * 160.0);
+                let ragged = 0.005 * over(77, u * 75.0, v * 75.0);
                 rim.max(size + ragged - length(u - x, v - y))
             }),
             _ => rim,
         }
     }
 
-    fn belt(&self, x: f32, y: f32) -> Rgb {
-        let (x, y) = (x + self.scene.belt[0], y + self.scene.belt[1]);
-        let weave = (x * 300.0).sin() * (y * 300.0).sin();
+    fn belt(&self, place: Place) -> Rgb {
+        let (x, y) = (place.x + self.scene.belt[0], place.y + self.scene.belt[1]);
         let worn = over(11, x * 5.0, y * 1.6) * 0.5 + over(12, x * 38.0, y * 9.0) * 0.3;
-        lit([0.085, 0.205, 0.185], 1.0 + 0.16 * weave + 0.20 * worn)
+        lit([0.085, 0.205, 0.185], 1.0 + 0.16 * place.weave + 0.20 * worn)
     }
 
     /// The part's own light, inside its rim.
-    fn part(&self, u: f32, v: f32, r: f32, outside: f32) -> Rgb {
+    fn part(&self, place: Place, [u, v, r]: [f32; 3], outside: f32) -> Rgb {
         let towards_hole = self.nearest_hole(u, v, r);
         let (hole_depth, hole_u, hole_v) = towards_hole;
         let bore_depth = BORE - r;
         let open = bore_depth.max(hole_depth);
         let through = step(-0.6, 0.6, open / self.pixel);
-        let inside = || self.through_hole(u, v, bore_depth, hole_depth);
+        let inside = || self.through_hole(place, [u, v], bore_depth, hole_depth);
         if through >= 1.0 {
             return inside();
         }
@@ -154,14 +167,16 @@ impl<'a> Painter<'a> {
     }
 
     /// The belt deep under a bore, with the wall's shadow on the lamp's side.
-    fn through_hole(&self, u: f32, v: f32, bore_depth: f32, hole_depth: f32) -> Rgb {
+    fn through_hole(&self, place: Place, [u, v]: [f32; 2], bore_depth: f32, hole_depth: f32) -> Rgb {
         let in_bore = bore_depth > hole_depth;
         let depth = if in_bore { bore_depth } else { hole_depth };
-        let belt = self.belt(u * self.scene.scale, v * self.scene.scale);
-        let wall = step(0.016, 0.004, depth);
-        let lit_wall = if in_bore { u * self.lamp[0] + v * self.lamp[1] < 0.0 } else { false };
-        let light = if in_bore { 0.42 } else { 0.26 };
-        mix(lit(belt, light), if lit_wall { [0.34, 0.35, 0.37] } else { [0.05, 0.05, 0.06] }, wall * 0.85)
+        let belt = self.belt(place);
+        let wall = step(0.016, 0.004, depth) * 0.85;
+        if !in_bore {
+            return mix(lit(belt, 0.26), [0.05, 0.05, 0.06], wall);
+        }
+        let facing = -(u * self.lamp[0] + v * self.lamp[1]) / BORE;
+        mix(lit(belt, 0.42), lit([0.36, 0.37, 0.39], 0.12 + 0.88 * step(-0.35, 0.9, facing)), wall)
     }
 
     /// The face between the edges: turned metal, sealing ring, grooves, code, and what spoils it.
@@ -229,7 +244,7 @@ impl<'a> Painter<'a> {
         let soft = self.pixel / CODE_CELL * 0.5;
         // A cell's share of this pixel, from its own and its neighbours' edges.
         let mut dark = 0.0;
-        let (column, row) = ((x + half).floor() as i32, (y + half).floor() as i32);
+        let (column, row) = ((x + half + 2.0) as i32 - 2, (y + half + 2.0) as i32 - 2);
         for (i, j) in [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)].map(|(i, j)| (column + i, row + j)) {
             if is_engraved(i, j) {
                 let (cx, cy) = (i as f32 + 0.5 - half, j as f32 + 0.5 - half);
@@ -243,25 +258,32 @@ impl<'a> Painter<'a> {
     fn spoil(&self, colour: Rgb, defect: &Defect, u: f32, v: f32) -> Rgb {
         match defect {
             Defect::Scratch { points: [a, b, c], width } => {
-                let (first, second) = (from_segment(u, v, *a, *b), from_segment(u, v, *b, *c));
-                let nearest = if first.0.abs() < second.0.abs() { first } else { second };
-                let taper = step(1.0, 0.55, nearest.1.max(1.0 - nearest.1)).max(0.35);
-                let width = width * taper;
-                let bright = step(width, width * 0.3, nearest.0.abs());
-                let dark = step(width, width * 0.2, (nearest.0 - 1.5 * width).abs());
-                mix(mix(colour, [0.16, 0.16, 0.17], dark * 0.7), [0.96, 0.97, 1.0], bright * 0.9)
+                // A groove: one flank catches the light, the other lies in its own shadow.
+                let groove = |u: f32, v: f32| {
+                    let (first, second) = (from_segment(u, v, *a, *b), from_segment(u, v, *b, *c));
+                    let (distance, along) = if first.0 < second.0 {
+                        (first.0, first.1 / 2.0)
+                    } else {
+                        (second.0, 0.5 + second.1 / 2.0)
+                    };
+                    let width = width * step(0.0, 0.25, along.min(1.0 - along)).max(0.3);
+                    step(width, width * 0.25, distance)
+                };
+                let aside = 1.3 * width;
+                let dark = groove(u - aside * self.lamp[0], v - aside * self.lamp[1]);
+                mix(mix(colour, [0.13, 0.13, 0.14], dark * 0.75), [0.97, 0.98, 1.0], groove(u, v) * 0.92)
             }
             Defect::Dent { centre, radius } => {
                 let (du, dv) = ((u - centre[0]) / radius, (v - centre[1]) / radius);
-                let from = length(du, dv);
-                if from > 1.25 {
+                if du.abs() > 1.5 || dv.abs() > 1.5 {
                     return colour;
                 }
-                let bowl = step(1.12, 0.92, from);
-                let slope = -(du * self.lamp[0] + dv * self.lamp[1]) * from.min(1.0);
-                let smooth = lit([0.93, 0.95, 0.98], (0.47 + 0.48 * slope).clamp(0.08, 0.98));
-                let lip = step(0.14, 0.03, (from - 1.05).abs()) * 0.35;
-                mix(mix(colour, smooth, bowl * 0.88), [0.98, 0.98, 1.0], lip)
+                let from = length(du, dv) * (1.0 + 0.10 * over(31, u * 60.0, v * 60.0));
+                let bowl = step(1.15, 0.80, from);
+                let slope = -(du * self.lamp[0] + dv * self.lamp[1]);
+                let dented = lit(colour, (0.80 + 0.85 * slope).clamp(0.16, 1.6));
+                let lip = step(0.16, 0.03, (from - 1.08).abs()) * (0.28 - 0.2 * slope).clamp(0.0, 0.5);
+                mix(mix(colour, dented, bowl), [1.0, 1.0, 1.0], lip)
             }
             _ => colour,
         }
@@ -298,35 +320,33 @@ impl<'a> Painter<'a> {
             return colour;
         }
         let spread = step(0.62, 0.15, along_edge.abs());
-        let ragged = 0.62 + 0.38 * along(*seed, along_edge * 16.0);
+        let ragged = 0.70 + 0.30 * along(*seed, along_edge * 11.0);
         let reach = height * spread * ragged;
         let cover = step(-self.pixel * 0.6, self.pixel * 0.6, from - (radius - reach))
             * step(0.008, 0.0, from - radius);
-        let light = 0.62 + 0.34 * along(seed ^ 5, along_edge * 23.0);
+        let light = 0.70 + 0.26 * along(seed ^ 5, along_edge * 17.0);
         mix(colour, lit([0.98, 0.97, 0.94], light), cover * step(0.0, 0.1, spread))
     }
 
     /// What the sensor makes of the light: shot noise, read noise, and its own idea of white.
     fn sense(&self, colour: Rgb, index: u32) -> [u8; 3] {
         // Luminance noise is shared by the channels, as demosaicing shares it.
-        let shared = grain(self.scene.sensor, index * 4);
+        let [shared, own @ ..] = grain(self.scene.sensor, index);
         let channel = |i: usize| {
             let value = colour[i].clamp(0.0, 1.0);
-            let own = grain(self.scene.sensor, index * 4 + 1 + i as u32);
             let sigma = 0.0045 + 0.0085 * value.sqrt();
-            (value + sigma * (0.75 * shared + 0.55 * own)).mul_add(255.0, 0.5).clamp(0.0, 255.0) as u8
+            ((value + sigma * (0.75 * shared + 0.55 * own[i])) * 255.0 + 0.5).clamp(0.0, 255.0) as u8
         };
         [0, 1, 2].map(channel)
     }
 }
 
-/// Signed distance from the line through a segment, taken to its ends, and where along it, 0 to 1.
+/// The distance from a segment, and where along it the nearest point is, 0 to 1.
 fn from_segment(u: f32, v: f32, a: [f32; 2], b: [f32; 2]) -> (f32, f32) {
     let (x, y) = (b[0] - a[0], b[1] - a[1]);
     let (du, dv) = (u - a[0], v - a[1]);
     let t = ((du * x + dv * y) / (x * x + y * y)).clamp(0.0, 1.0);
-    let distance = length(du - t * x, dv - t * y);
-    (if du * y - dv * x < 0.0 { -distance } else { distance }, t)
+    (length(du - t * x, dv - t * y), t)
 }
 
 /// Whether the code has a dark cell here: an L along two sides, dashes along the others, bits between.
