@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::settings::{DEFAULT_FILE, Settings, SettingsError, Sources};
-use crate::store;
 
 /// Where the settings are.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,15 +18,6 @@ pub(super) struct SettingsArgs {
 impl SettingsArgs {
     /// All settings, validated.
     pub(super) fn load(&self) -> Result<Settings, SettingsError> {
-        Settings::load(&self.sources())
-    }
-
-    /// The `[store]` section alone, for commands that only read the record.
-    pub(super) fn load_store(&self) -> Result<store::Options, SettingsError> {
-        Settings::load_store(&self.sources())
-    }
-
-    fn sources(&self) -> Sources {
-        Sources::new(self.config.clone(), self.flags.clone())
+        Settings::load(&Sources::new(self.config.clone(), self.flags.clone()))
     }
 }

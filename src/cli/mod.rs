@@ -3,17 +3,21 @@
 //! In: arguments. Out: an exit code – 0 done, 1 failed, 2 wrong usage or invalid settings. Standard output carries what
 //! was asked for and nothing else; errors and logs go to standard error.
 
+pub mod bench;
 pub mod calibrate;
 pub mod cameras;
 pub mod check;
 mod common;
+pub mod demo;
 mod device;
+pub mod distill;
 pub mod evaluate;
 pub mod history;
 pub mod inspect;
 mod judging;
 mod progress;
 mod report;
+pub mod run;
 mod signals;
 pub mod train;
 
@@ -39,31 +43,42 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
+    Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
+    Distill(distill::Args),
     History(history::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Run(args) => run::run(args),
+            Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Distill(args) => distill::run(args),
             Self::History(args) => history::run(args),
+            Self::Bench(args) => bench::run(args),
         }
     }
 
     /// What is logged unless `INSPECTORD_LOG` says otherwise: daemons tell what they do, tools only what is wrong.
     fn log_level(&self) -> &'static str {
-        "warn"
+        match self {
+            Self::Run(_) => "info",
+            _ => "warn",
+        }
     }
 }
 

@@ -35,6 +35,7 @@ struct Line<'a, D: Serialize> {
     event: &'a str,
     done: u64,
     of: u64,
+    seconds_each: Option<f64>,
     seconds_left: Option<u64>,
     #[serde(flatten)]
     detail: &'a D,
@@ -84,11 +85,13 @@ impl Progress {
             return;
         }
         self.told = Some(Instant::now());
-        let left = self.seconds_left(done);
+        let each = self.seconds_each(done);
+        let left = each.map(|each| (each * self.of.saturating_sub(done) as f64).round() as u64);
         // A reader that has gone away must not end a night's training.
         let _nobody_reads = match &self.form {
             Form::Json => {
-                let line = Line { event: self.stage, done, of: self.of, seconds_left: left, detail };
+                let (event, of) = (self.stage, self.of);
+                let line = Line { event, done, of, seconds_each: each, seconds_left: left, detail };
                 serde_json::to_string(&line)
                     .map_err(io::Error::other)
                     .and_then(|l| writeln!(io::stdout(), "{l}"))
@@ -107,10 +110,9 @@ impl Progress {
         }
     }
 
-    fn seconds_left(&self, done: u64) -> Option<u64> {
+    fn seconds_each(&self, done: u64) -> Option<f64> {
         let here = done.checked_sub(self.from).filter(|&n| n > 0)?;
-        let rest = self.of.saturating_sub(done) as f64;
-        Some((self.began.elapsed().as_secs_f64() / here as f64 * rest).round() as u64)
+        Some(self.began.elapsed().as_secs_f64() / here as f64)
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
     fn what_was_done_before_does_not_count_as_speed() {
         let mut progress = Progress::new(true);
         progress.begin("train", 90, 100);
-        assert_eq!(progress.seconds_left(90), None);
-        assert_eq!(progress.seconds_left(100), Some(0));
+        assert_eq!(progress.seconds_each(90), None);
+        assert!(progress.seconds_each(100).is_some());
     }
 }

@@ -99,6 +99,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         data: args.data.clone(),
         penalty: penalty(args.penalty.as_deref())?,
         teacher: teacher(args.teacher.as_deref(), &architecture, options.seed)?,
+        // What is there may be damaged, and is replaced all the same.
+        parent: CalibratedModel::load(&args.out).ok().map(|model| model.model_ref().version),
     };
     let device = device::open(args.device)?;
     let checkpoint = Checkpoint { path: checkpoint::path_for(&args.out), resume: args.resume };

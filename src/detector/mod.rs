@@ -6,6 +6,7 @@
 
 pub mod cpu;
 mod finding;
+pub mod measure;
 pub mod options;
 pub mod reference;
 pub mod untrained;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::efficientad::{PdnSize, Weight, Weights};
@@ -90,24 +91,32 @@ pub struct Plan {
     pub teacher: String,
 }
 
-impl Plan {
-    /// What differs, for people; empty if nothing does.
-    fn differences(&self, before: &Plan) -> String {
-        let fields = |plan: &Plan| serde_json::to_value(plan).unwrap_or_default();
-        let (now, then) = (fields(self), fields(before));
-        let keys = now.as_object().into_iter().flat_map(|fields| fields.keys());
-        let different = keys.filter(|key| now[key.as_str()] != then[key.as_str()]);
-        let told =
-            different.map(|key| format!("`{key}` was {} and is {}", then[key.as_str()], now[key.as_str()]));
-        told.collect::<Vec<_>>().join(", ")
+impl Resumable for Plan {
+    fn steps(&self) -> u64 {
+        self.steps
     }
+}
+
+/// The plan of something long that can be interrupted: a map of all that decides its outcome.
+pub trait Resumable: Serialize {
+    /// Steps in all.
+    fn steps(&self) -> u64;
+}
+
+/// What differs, for people; empty if nothing does.
+fn differences(now: &Value, then: &Value) -> String {
+    let keys = now.as_object().into_iter().flat_map(|fields| fields.keys());
+    let different = keys.filter(|key| now[key.as_str()] != then[key.as_str()]);
+    let told =
+        different.map(|key| format!("`{key}` was {} and is {}", then[key.as_str()], now[key.as_str()]));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
     format: u32,
-    plan: Plan,
+    plan: Value,
     step: u64,
 }
 
@@ -119,10 +128,11 @@ pub fn path_for(bundle: &Path) -> PathBuf {
 }
 
 /// Writes the state after `step` steps of `plan`.
-pub fn save(path: &Path, plan: &Plan, step: u64, state: &Weights) -> Result<(), CheckpointError> {
+pub fn save(path: &Path, plan: &impl Resumable, step: u64, state: &Weights) -> Result<(), CheckpointError> {
     let unusable = |message: String| CheckpointError::Unusable { path: path.to_owned(), message };
-    let description = Description { format: FORMAT, plan: plan.clone(), step };
-    let description = serde_json::to_string(&description).map_err(|e| unusable(e.to_string()))?;
+    let description = serde_json::to_value(plan)
+        .and_then(|plan| serde_json::to_string(&Description { format: FORMAT, plan, step }))
+        .map_err(|e| unusable(e.to_string()))?;
     let tensors: Vec<(&str, &Weight, Vec<u8>)> = state
         .iter()
         .map(|(name, w)| (name, w, w.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
@@ -151,7 +161,7 @@ pub fn save(path: &Path, plan: &Plan, step: u64, state: &Weights) -> Result<(), 
 }
 
 /// Reads the state of `plan` and how many steps it had taken.
-pub fn load(path: &Path, plan: &Plan) -> Result<(Weights, u64), CheckpointError> {
+pub fn load(path: &Path, plan: &impl Resumable) -> Result<(Weights, u64), CheckpointError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => CheckpointError::Missing(path.to_owned()),
         _ => CheckpointError::Io { action: "read", path: path.to_owned(), source },
@@ -170,12 +180,13 @@ pub fn load(path: &Path, plan: &Plan) -> Result<(Weights, u64), CheckpointError>
     if description.format != FORMAT {
         return Err(unusable(format!("its format is {}, this program's {FORMAT}", description.format)));
     }
-    let differences = plan.differences(&description.plan);
+    let plan_now = serde_json::to_value(plan).map_err(|e| unusable(e.to_string()))?;
+    let differences = differences(&plan_now, &description.plan);
     if !differences.is_empty() {
         return Err(CheckpointError::OtherPlan { path: path.to_owned(), differences });
     }
-    if description.step > plan.steps {
-        return Err(unusable(format!("it is at step {} of {}", description.step, plan.steps)));
+    if description.step > plan.steps() {
+        return Err(unusable(format!("it is at step {} of {}", description.step, plan.steps())));
     }
     let tensors = SafeTensors::deserialize(&file).map_err(|e| unusable(e.to_string()))?;
     let mut state = Weights::new();

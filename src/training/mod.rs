@@ -8,6 +8,7 @@ pub mod augment;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod dataset;
+pub mod distillation;
 pub mod error;
 pub mod evaluate;
 pub mod loss;

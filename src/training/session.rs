@@ -34,6 +34,8 @@ pub struct Inputs {
     pub penalty: Option<(PathBuf, Vec<PathBuf>)>,
     /// The teacher.
     pub teacher: TeacherSource,
+    /// The version of the model that the new one is to replace.
+    pub parent: Option<String>,
 }
 
 /// Where the checkpoint lies, and whether to go on from it.
@@ -134,7 +136,7 @@ fn record(inputs: &Inputs, normals: &Normals, options: &Options) -> Result<Train
         teacher: inputs.teacher.origin.clone(),
         seed: options.seed,
         steps: options.steps,
-        parent: None,
+        parent: inputs.parent.clone(),
     })
 }
 

@@ -2,6 +2,10 @@
 //! since each costs a link.
 
 mod architecture;
+mod backbones;
+mod daemon;
+mod demo_broker;
+mod distill;
 mod goldens;
 mod hostile;
 mod inspectord;
@@ -10,3 +14,4 @@ mod mqtt;
 mod proxy;
 mod session_rig;
 mod subscriber;
+mod training;

@@ -109,6 +109,11 @@ async fn a_dead_connection_is_noticed_and_nothing_is_lost() {
     rig.acknowledged_to(50).await;
     subscriber.wait_for("/verdict", 50).await;
     check_complete(&subscriber, &fed);
+    // The will of the dead connection must not have the last word.
+    eventually("the box is online again", || {
+        subscriber.on("/status").last().is_some_and(|v| v["state"] == "online")
+    })
+    .await;
     rig.stop().await;
 }
 
@@ -205,13 +210,17 @@ async fn states_are_retained_and_the_latest_wins() {
     }
     let subscriber = Subscriber::start(broker.port(), "inspectord/box/+/state").await;
     subscriber.wait_until("/top/state", |v| v["counters"]["ok"] == 500).await;
+    rig.states.send_modify(|states| drop(states.insert(camera("top"), state(true, 501))));
     rig.states.send_modify(|states| drop(states.insert(camera("top"), state(false, 501))));
     let down = subscriber.wait_until("/top/state", |v| v["state"] == "down").await;
     assert_eq!(down["reason"], "unplugged");
     assert!(subscriber.count("/top/state") < 20, "counters alone are published now and then only");
     let later = Subscriber::start(broker.port(), "inspectord/box/+/state").await;
     later.wait_until("/top/state", |v| v["state"] == "down").await;
+    rig.states.send_modify(|states| drop(states.insert(camera("top"), state(false, 777))));
     rig.stop().await;
+    let last = subscriber.wait_until("/top/state", |v| v["counters"]["ok"] == 777).await;
+    assert_eq!(last["state"], "down", "a stop publishes what had been held back");
 }
 
 #[tokio::test]
@@ -330,6 +339,25 @@ async fn triggers_that_waited_at_the_broker_are_known_to_be_late() {
     plc.publish("inspectord/box/top/trigger", "{\"part_id\":\"fresh\"}").await;
     assert!(matches!(rig.next_incoming().await, Incoming::Trigger { late: false, .. }));
     assert_eq!(rig.monitor.counters.late_triggers.get(), 50);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_silently_withholds_is_told_of() {
+    let broker = Mosquitto::start(Access::TriggersOnly).await;
+    let options = options(broker.port());
+    // A session that the broker resumes, so that what comes first may be old.
+    let first = Rig::start(&options, 16);
+    first.connected().await;
+    eventually("it subscribes", || first.monitor.counters.acknowledged.get() > 0).await;
+    first.stop().await;
+    let mut rig = Rig::start(&options, 16);
+    let warning = || rig.monitor.health.borrow().warning.clone().unwrap_or_default();
+    eventually("the warning shows", || warning().contains("access rules")).await;
+    assert!(warning().contains("`inspectord/box`"), "{}", warning());
+    let plc = Subscriber::start(broker.port(), "none").await;
+    plc.publish("inspectord/box/top/trigger", "{}").await;
+    assert!(matches!(rig.next_incoming().await, Incoming::Trigger { late: false, .. }));
     rig.stop().await;
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn camera(name: &str) -> CameraId {
 
 /// The verdict number `sequence` of `name`; every tenth is not `ok`.
 pub(crate) fn verdict(name: &str, sequence: u64) -> Verdict {
-    let score = if sequence % 10 == 0 { 0.75 } else { 0.25 };
+    let score = if sequence.is_multiple_of(10) { 0.75 } else { 0.25 };
     let finding = Finding {
         score: Score(score),
         threshold: Threshold(0.5),

@@ -11,6 +11,7 @@ mod direct;
 mod filters;
 mod multiply;
 mod network;
+pub(super) mod peak;
 mod pool;
 mod resize;
 mod shared;

@@ -26,7 +26,7 @@ const STREAMED_BYTES: usize = 10 << 20;
 /// Transformed tiles that all workers share at a time.
 const JOINT_VALUES_BYTES: usize = 24 << 20;
 /// Sums that all workers share at a time.
-const JOINT_SUMS_BYTES: usize = 5 << 20;
+const JOINT_SUMS_BYTES: usize = 15 << 20;
 
 /// One convolution over some of a layer's sources.
 struct Part {
