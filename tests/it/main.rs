@@ -4,6 +4,7 @@
 mod architecture;
 mod backbones;
 mod daemon;
+mod demo;
 mod demo_broker;
 mod distill;
 mod goldens;
