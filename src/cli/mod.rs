@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod cameras;
 pub mod check;
 mod common;
+pub mod demo;
 mod device;
 pub mod distill;
 pub mod evaluate;
@@ -43,6 +44,7 @@ INSPECTORD_LOG sets what is logged to standard error: error, warn, info, debug o
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
     Train(train::Args),
@@ -58,6 +60,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Run(args) => run::run(args),
+            Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
             Self::Train(args) => train::run(args),

@@ -31,6 +31,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Its bytes as they count against the store's limits, the verdict's included.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        let heatmap = self.heatmap_png.as_ref().map_or(0, |heatmap| on_disk(heatmap.len() as u64));
+        on_disk(self.picture.len() as u64) + heatmap + on_disk(1)
+    }
+
     /// Its bytes, as they count against the queue.
     pub(super) fn bytes(&self) -> u64 {
         (self.picture.len() + self.heatmap_png.as_ref().map_or(0, Vec::len)) as u64
@@ -41,6 +47,11 @@ impl std::fmt::Debug for Evidence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Evidence({} bytes of {})", self.bytes(), self.extension)
     }
+}
+
+/// Bytes that a file of `length` takes, in blocks of 4 KiB.
+pub(super) fn on_disk(length: u64) -> u64 {
+    length.div_ceil(4096) * 4096
 }
 
 /// Where a verdict's evidence lies, relative to the store: `evidence/<camera>/<yyyy-mm-dd>/<sequence>-<id>`.
@@ -55,11 +66,15 @@ pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io:
         verdict.evidence.as_deref().ok_or_else(|| io::Error::other("the verdict names no evidence"))?;
     let place = store.join(place);
     let day = place.parent().ok_or_else(|| io::Error::other("evidence has no folder"))?;
-    make_folders(store, day)?;
     let mut unfinished = place.clone().into_os_string();
     unfinished.push(UNFINISHED);
     let unfinished = PathBuf::from(unfinished);
-    let written = write_files(&unfinished, verdict, evidence)
+    let begin = || make_folders(store, day).and_then(|()| fs::create_dir(&unfinished));
+    // Retention removes empty folders, such as one that has just been made.
+    let begun =
+        begin().or_else(|error| if error.kind() == io::ErrorKind::NotFound { begin() } else { Err(error) });
+    let written = begun
+        .and_then(|()| write_files(&unfinished, verdict, evidence))
         .and_then(|()| fs::rename(&unfinished, &place))
         .and_then(|()| sync_folder(day));
     if written.is_err() {
@@ -70,7 +85,6 @@ pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io:
 }
 
 fn write_files(folder: &Path, verdict: &Verdict, evidence: &Evidence) -> io::Result<()> {
-    fs::create_dir(folder)?;
     let legal =
         !evidence.extension.is_empty() && evidence.extension.bytes().all(|b| b.is_ascii_alphanumeric());
     let extension = if legal { evidence.extension } else { "bin" };

@@ -12,15 +12,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::error;
 
-use super::history::{Newest, Query, evidence_folder};
+use super::history::{Query, evidence_folder};
 use super::record::Accepted;
 use super::shared::{Health, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
 use crate::frame::{CameraId, SourceRef};
-use crate::telemetry::chain;
 use crate::verdict::{Judgement, Trigger, Verdict};
 
 /// The most triggers that may be accepted and without a verdict.
@@ -202,24 +200,7 @@ impl StoreHandle {
         (from, to): (u64, u64),
         limit: usize,
     ) -> Result<Vec<Verdict>, StoreError> {
-        let mut cursor = self.shared.reader.from_sequence(camera, from)?;
-        let newest = self.shared.outbox.newest();
-        let mut verdicts = Vec::new();
-        while verdicts.len() < limit && cursor.wants() <= newest {
-            let Some(found) = cursor.next()? else { break };
-            let verdict = found.verdict;
-            if verdict.camera() != camera || verdict.sequence < from {
-                continue;
-            }
-            let last = verdict.sequence >= to;
-            if verdict.sequence <= to {
-                verdicts.push(verdict);
-            }
-            if last {
-                break;
-            }
-        }
-        Ok(verdicts)
+        self.shared.replay(camera, (from, to), limit)
     }
 
     /// The verdicts that `query` wants, the newest first.
@@ -227,19 +208,13 @@ impl StoreHandle {
     /// # Errors
     /// When the journal cannot be read.
     pub fn history(&self, query: &Query) -> Result<Vec<Verdict>, StoreError> {
-        let mut newest = Newest::new(query);
-        self.shared.reader.search(query, Position::START, &mut newest)?;
-        Ok(newest.into_verdicts())
+        self.shared.history(query)
     }
 
     /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least. What cannot
     /// be read is logged and left out, so that such a file is judged again rather than never.
     pub fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
-        let mut sources = HashSet::new();
-        if let Err(error) = self.shared.reader.sources(camera, Position::START, &mut sources) {
-            error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");
-        }
-        sources
+        self.shared.sources(camera)
     }
 
     /// The folder of a verdict's evidence, if it is still there.

@@ -10,8 +10,9 @@
 //! | `handle`, `thread` | the commands, and the thread that obeys them |
 //! | `record`, `segment`, `state` | a record in bytes, a segment file, the sum of all records |
 //! | `journal`, `recovery`, `reader` | writing, opening after a crash, reading |
-//! | `history` | past verdicts by camera, time and decision |
-//! | `evidence` | pictures and heat maps |
+//! | `history`, `queries` | past verdicts by camera, time and decision, from the journal alone or helped by the index |
+//! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
+//! | `evidence`, `retention` | pictures and heat maps; making room |
 //! | `outbox` | what is recorded and not yet published |
 
 use serde::{Deserialize, Serialize};
@@ -20,13 +21,17 @@ mod error;
 mod evidence;
 mod handle;
 mod history;
+mod index;
+mod indexer;
 mod journal;
 mod open;
 mod options;
 mod outbox;
+mod queries;
 mod reader;
 mod record;
 mod recovery;
+mod retention;
 mod segment;
 mod shared;
 mod state;
@@ -34,6 +39,10 @@ mod thread;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod index_tests;
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
@@ -43,6 +52,7 @@ pub use error::StoreError;
 pub use evidence::Evidence;
 pub use handle::{Pending, RecordRequest, StoreHandle};
 pub use history::{MAX_LIMIT, MAX_SOURCES, Query, Reader};
+pub use indexer::IndexHealth;
 pub use open::{Store, StoreThread};
 pub use options::Options;
 pub use shared::{Failing, Health};

@@ -12,8 +12,10 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded};
 
 use super::handle::StoreHandle;
+use super::indexer::Indexer;
 use super::journal::{Disk, Journal, Medium};
 use super::recovery::recover;
+use super::retention::{Limits, Retention};
 use super::shared::{Bounds, Shared};
 use super::thread::{Command, Writer, write_evidence};
 use super::{JOURNAL_FOLDER, Options, StoreError, evidence};
@@ -80,11 +82,23 @@ impl Store {
         let (done, done_queue) = unbounded();
         let writer = Writer::new(box_name, journal, queue, (jobs, done_queue), shared.clone());
         let writer = spawn("store", path, move || writer.run())?;
+        let indexer = Indexer {
+            shared: shared.clone(),
+            store: recovered.store,
+            cache: u64::from(options.index_cache_megabytes) << 20,
+        };
+        let indexer = spawn("index", path, move || indexer.run())?;
+        let retention = Retention { shared: shared.clone(), limits: Limits::new(options) };
+        let retention = spawn("retention", path, move || retention.run())?;
         let evidence_shared = shared.clone();
         let evidence = spawn("evidence", path, move || write_evidence(&job_queue, &done, &evidence_shared))?;
         let handle = StoreHandle { shared, commands };
-        let threads =
-            StoreThread { handle: handle.clone(), writer: Some(writer), others: vec![evidence], _lock: lock };
+        let threads = StoreThread {
+            handle: handle.clone(),
+            writer: Some(writer),
+            others: vec![evidence, indexer, retention],
+            _lock: lock,
+        };
         Ok((handle, threads))
     }
 }

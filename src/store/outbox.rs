@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::reader::{Cursor, Journal};
 use super::{Position, StoreError};
@@ -138,13 +139,13 @@ impl Outbox {
             // Not through the held cursor, which is the publisher's.
             None => self.journal.after(after).next()?.map(|found| found.verdict),
         };
-        Ok(oldest.as_ref().and_then(recorded_at))
+        Ok(oldest.and_then(|verdict| time_of(verdict.id)))
     }
 }
 
 /// When a verdict was recorded, to the millisecond: its id tells.
-pub(super) fn recorded_at(verdict: &Verdict) -> Option<Timestamp> {
-    let (seconds, nanoseconds) = verdict.id.get_timestamp()?.to_unix();
+pub(super) fn time_of(id: Uuid) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
     Timestamp::new(i64::try_from(seconds).ok()?, nanoseconds.cast_signed()).ok()
 }
 

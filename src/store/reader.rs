@@ -99,18 +99,18 @@ impl Journal {
 
     /// The verdict at `location`, if one is there.
     pub(super) fn at(&self, location: Location) -> Result<Option<Found>, StoreError> {
-        let mut scanner = match Scanner::open(&self.folder, location.segment) {
-            Ok(scanner) => scanner,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        scanner.seek(location.offset);
-        match scanner.next()? {
-            Step::Record { offset, payload, .. } if offset == location.offset => {
-                Ok(found(location, &payload))
+        match segment::read_record(&self.folder, location.segment, location.offset) {
+            Ok(payload) => Ok(payload.and_then(|payload| found(location, &payload))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(StoreError::file("read", &segment::path(&self.folder, location.segment))(error))
             }
-            _ => Ok(None),
         }
+    }
+
+    /// Whether segment `number` is there.
+    pub(super) fn has(&self, number: u64) -> Result<bool, StoreError> {
+        Ok(self.segments()?.iter().any(|segment| segment.number == number))
     }
 
     /// Reads on from where `camera`'s verdict number `sequence` can first be.

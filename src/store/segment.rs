@@ -56,6 +56,24 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Kind and body of the sound record at `offset` of segment `number`, if one is there.
+pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path(folder, number))?;
+    let mut header = [0; RECORD_HEADER];
+    let read = |bytes: &mut [u8], offset| match file.read_exact_at(bytes, offset) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    };
+    if !read(&mut header, offset)? {
+        return Ok(None);
+    }
+    let Some(header) = RecordHeader::decode(&header) else { return Ok(None) };
+    let mut payload = vec![0; header.length];
+    let whole = read(&mut payload, offset + RECORD_HEADER as u64)? && header.fits(&payload);
+    Ok(whole.then_some(payload))
+}
+
 /// One step of a [`Scanner`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -104,11 +122,6 @@ impl Scanner {
     /// The segment's header, if it is sound.
     pub(super) fn header(&self) -> Option<&SegmentHeader> {
         self.header.as_ref()
-    }
-
-    /// Continues at `offset`, which must be where a record starts.
-    pub(super) fn seek(&mut self, offset: u64) {
-        self.offset = offset;
     }
 
     /// Up to `length` bytes at `offset`; fewer only at the end of the file.

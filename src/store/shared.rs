@@ -15,8 +15,10 @@ use tracing::{error, info, warn};
 
 use super::Position;
 use super::evidence::{self, Evidence};
+use super::indexer::{IndexHealth, Slot};
 use super::outbox::Outbox;
 use super::reader::Journal;
+use super::retention::Kept;
 use super::state::State;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Counter, chain};
@@ -42,10 +44,18 @@ pub struct Health {
     pub evidence_lost: u64,
     /// Bytes of evidence that wait to be written.
     pub evidence_waiting: u64,
+    /// Bytes of evidence on disk, about.
+    pub evidence_bytes: u64,
+    /// Evidence folders that retention has deleted, since the start.
+    pub evidence_deleted: u64,
+    /// Journal segments that retention has deleted, since the start.
+    pub segments_deleted: u64,
     /// Failed attempts to write, since the start.
     pub write_failures: u64,
     /// Damaged places found in the journal when it was opened.
     pub damaged: u64,
+    /// The index.
+    pub index: IndexHealth,
     /// Bytes free on the store's disk, if that can be told.
     pub free_bytes: Option<u64>,
 }
@@ -71,6 +81,8 @@ pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) outbox: Outbox,
     pub(super) reader: Journal,
+    pub(super) index: Slot,
+    pub(super) kept: Kept,
     /// Given when the store has closed; threads that make room or keep the index stop then.
     pub(super) closed: Shutdown,
     /// Accepted triggers without a verdict.
@@ -102,6 +114,8 @@ impl Shared {
             path,
             outbox: Outbox::new(reader.clone(), sum.tip, sum.published),
             reader,
+            index: Slot::default(),
+            kept: Kept::default(),
             closed: Shutdown::new(),
             open: AtomicUsize::new(state.open.len()),
             tickets: AtomicU64::new(sum.ticket + 1),
@@ -127,8 +141,12 @@ impl Shared {
             open_triggers: self.open.load(Ordering::Relaxed),
             evidence_lost: self.evidence_lost.get(),
             evidence_waiting: self.evidence_waiting.load(Ordering::Relaxed).max(0).cast_unsigned(),
+            evidence_bytes: self.kept.evidence_bytes(),
+            evidence_deleted: self.kept.deleted_evidence.get(),
+            segments_deleted: self.kept.deleted_segments.get(),
             write_failures: self.write_failures.get(),
             damaged: self.damaged,
+            index: self.index.health(),
             free_bytes: free_bytes(&self.path).ok(),
         }
     }
@@ -163,6 +181,7 @@ impl Shared {
             return Err(format!("only {} MiB are free, which verdicts may need", free >> 20));
         }
         evidence::write(&self.path, verdict, evidence).map_err(|error| chain(&error))?;
+        self.kept.add_evidence(evidence.bytes_on_disk().cast_signed());
         if self.evidence_failing.swap(false, Ordering::Relaxed) {
             info!("evidence can be kept again");
         }

@@ -5,6 +5,7 @@ mod architecture;
 mod backbones;
 mod daemon;
 mod demo_broker;
+mod distill;
 mod goldens;
 mod hostile;
 mod inspectord;

@@ -16,6 +16,8 @@ pub(crate) enum Access {
     Open,
     /// User `box`, password `right`.
     Password,
+    /// Anybody, who may publish everything and read triggers only; what else they ask for is silently kept from them.
+    TriggersOnly,
     /// Anybody, over TLS, with a certificate for `broker.test` from the authority in [`Mosquitto::ca`].
     Tls,
 }
@@ -29,12 +31,15 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// Starts one and waits until it answers.
     pub(crate) async fn start(access: Access) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let mut mosquitto = Self { folder, port, child: None };
-        mosquitto.configure(access);
-        mosquitto.run().await;
-        mosquitto
+        // A port that was free may be taken by another test before mosquitto has it.
+        for _ in 0..5 {
+            let mut mosquitto = Self { folder: tempfile::tempdir().unwrap(), port: free_port(), child: None };
+            mosquitto.configure(access);
+            if mosquitto.answers().await {
+                return mosquitto;
+            }
+        }
+        panic!("mosquitto does not start: try `mosquitto -c FILE` by hand");
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -56,25 +61,32 @@ impl Mosquitto {
 
     /// Starts it again, on the same port with the same folder.
     pub(crate) async fn run(&mut self) {
+        assert!(self.answers().await, "mosquitto ended at once");
+    }
+
+    /// Starts it and waits until it answers; `false` when it ends instead.
+    async fn answers(&mut self) -> bool {
         assert!(self.child.is_none(), "it runs already");
-        let child = Command::new(program())
+        let mut command = Command::new(program());
+        command
             .arg("-c")
             .arg(self.folder.path().join("mosquitto.conf"))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| {
-                panic!("cannot start mosquitto ({e}): these tests need it, `apt-get install mosquitto mosquitto-clients`")
-            });
-        self.child = Some(child);
-        let port = self.port;
+            .stderr(Stdio::null());
+        let child = command.spawn();
+        let child = self.child.insert(child.unwrap_or_else(|e| {
+            panic!("cannot start mosquitto ({e}): these tests need it, `apt-get install mosquitto mosquitto-clients`")
+        }));
+        let mut ended = false;
         eventually("mosquitto answers", || {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
-                panic!("mosquitto ended at once with {status}");
-            }
-            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+            ended = child.try_wait().unwrap().is_some();
+            ended || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
         })
         .await;
+        if ended {
+            self.child = None;
+        }
+        !ended
     }
 
     fn configure(&self, access: Access) {
@@ -91,6 +103,11 @@ impl Mosquitto {
         }
         match access {
             Access::Open => config += "allow_anonymous true\n",
+            Access::TriggersOnly => {
+                let file = folder.join("rules");
+                std::fs::write(&file, "topic write #\ntopic read inspectord/+/+/trigger\n").unwrap();
+                config += &format!("allow_anonymous true\nacl_file {}\n", file.display());
+            }
             Access::Password => {
                 let file = folder.join("passwords");
                 run("mosquitto_passwd", &["-c", "-b", file.to_str().unwrap(), "box", "right"], folder);

@@ -343,6 +343,25 @@ async fn triggers_that_waited_at_the_broker_are_known_to_be_late() {
 }
 
 #[tokio::test]
+async fn a_broker_that_silently_withholds_is_told_of() {
+    let broker = Mosquitto::start(Access::TriggersOnly).await;
+    let options = options(broker.port());
+    // A session that the broker resumes, so that what comes first may be old.
+    let first = Rig::start(&options, 16);
+    first.connected().await;
+    eventually("it subscribes", || first.monitor.counters.acknowledged.get() > 0).await;
+    first.stop().await;
+    let mut rig = Rig::start(&options, 16);
+    let warning = || rig.monitor.health.borrow().warning.clone().unwrap_or_default();
+    eventually("the warning shows", || warning().contains("access rules")).await;
+    assert!(warning().contains("`inspectord/box`"), "{}", warning());
+    let plc = Subscriber::start(broker.port(), "none").await;
+    plc.publish("inspectord/box/top/trigger", "{}").await;
+    assert!(matches!(rig.next_incoming().await, Incoming::Trigger { late: false, .. }));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn oversize_messages_cannot_keep_verdicts_from_going_out() {
     let broker = Mosquitto::start(Access::Open).await;
     let plc = Subscriber::start(broker.port(), "inspectord/+/+/verdict").await;

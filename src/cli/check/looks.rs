@@ -110,7 +110,13 @@ fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
     {
         return looked(State::Fault, chain(&error));
     }
-    let free = statvfs(there).map_or(0, |fs| fs.f_bavail * fs.f_frsize) >> 20;
+    let free = match statvfs(there) {
+        Ok(fs) if fs.f_blocks > 0 => (fs.f_bavail * fs.f_frsize) >> 20,
+        _ => {
+            let detail = format!("{} is on no disk: name a folder on one as store.path", there.display());
+            return looked(State::Fault, detail);
+        }
+    };
     if free < options.min_free_megabytes {
         let least = options.min_free_megabytes;
         let detail = format!("{free} MiB are free, less than store.min_free_megabytes = {least}: make room");

@@ -7,20 +7,21 @@
 mod score_card;
 mod screen;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
 
 use anyhow::Context as _;
 
 use self::score_card::ScoreCard;
 use self::screen::{Screen, Signposts};
-use crate::camera::{self, SimulatedOptions};
+use crate::camera::{self, DatasetCounts, SimulatedOptions};
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
-use crate::frame::{CameraId, Planted};
+use crate::frame::{CameraId, Planted, Size};
 use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, WhenFull};
-use crate::publish::{self, broker::Broker};
+use crate::publish;
+use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::verdict::Judgement;
@@ -41,7 +42,8 @@ const PORT: u16 = 1883;
 Examples:
   inspectord demo
   inspectord demo --parts 100 --rate 0      a hundred parts as fast as this box can
-  inspectord demo --broker localhost:1883   verdicts to a broker of yours")]
+  inspectord demo --broker localhost:1883   verdicts to a broker of yours
+  inspectord demo --write-data ./flanges    a labelled data set of the line's parts")]
 pub struct Args {
     /// Ends after this many parts; 0 goes on until Ctrl-C.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -61,13 +63,22 @@ pub struct Args {
     /// Where verdicts and evidence are kept; they stay after the end.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Writes a labelled data set of the line's parts instead, to try `train` and `evaluate` with.
+    #[arg(long, value_name = "DIR")]
+    write_data: Option<PathBuf>,
 }
+
+/// Normal parts to train on, and parts to test with, in a data set of the line.
+const DATA: DatasetCounts = DatasetCounts { train: 240, good: 60, per_defect: 15, size: Size::new(320, 320) };
 
 /// Runs the command.
 ///
 /// # Errors
 /// The store's folder cannot be used, or the model cannot be run.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(folder) = &args.write_data {
+        return Ok(camera::write_dataset(folder, args.seed, &DATA)?);
+    }
     let shutdown = crate::cli::signals::shutdown()?;
     let store = args.store.clone().unwrap_or_else(|| std::env::temp_dir().join("inspectord-demo"));
     let model = unpack_model()?;
@@ -97,7 +108,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     drop(embedded);
     let published = match unpublished {
         0 => "Every verdict is on disk and acknowledged by the broker.".to_owned(),
-        waiting => format!("{waiting} verdicts are on disk and wait for the broker; the next start publishes them."),
+        waiting => {
+            format!("{waiting} verdicts are on disk and wait for the broker; the next start publishes them.")
+        }
     };
     screen.farewell(&card.lock().unwrap_or_else(PoisonError::into_inner), &published, &store);
     Ok(())
@@ -150,7 +163,12 @@ fn unpack_model() -> anyhow::Result<CalibratedModel> {
         MODEL.iter().try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes))
     })();
     let loaded = unpacked
-        .with_context(|| format!("cannot unpack the demo's model into {}; set TMPDIR to a folder with room", folder.display()))
+        .with_context(|| {
+            format!(
+                "cannot unpack the demo's model into {}; set TMPDIR to a folder with room",
+                folder.display()
+            )
+        })
         .and_then(|()| Ok(CalibratedModel::load(&folder)?));
     let _left_to_the_system = std::fs::remove_dir_all(&folder);
     loaded
@@ -180,9 +198,9 @@ impl EmbeddedBroker {
             .build()
             .context("cannot start the embedded broker")?;
         let broker = runtime.block_on(async {
-            match Broker::bind(("127.0.0.1", PORT)).await {
+            match Broker::bind((Ipv4Addr::LOCALHOST, PORT).into()).await {
                 Ok(broker) => Ok(broker),
-                Err(_taken) => Broker::bind(("127.0.0.1", 0)).await,
+                Err(_taken) => Broker::bind((Ipv4Addr::LOCALHOST, 0).into()).await,
             }
         });
         let broker = broker.context("cannot listen on 127.0.0.1; name a broker with --broker")?;

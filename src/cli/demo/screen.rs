@@ -70,7 +70,9 @@ impl Screen {
                 let word = judgement.outcome.decision().to_string();
                 (word, self.bar(score.0, threshold.0, mark), format!("{:6.2}", score.0))
             }
-            Outcome::Uninspected { reason, .. } => (format!("uninspected ({reason})"), String::new(), String::new()),
+            Outcome::Uninspected { reason, .. } => {
+                (format!("uninspected ({reason})"), String::new(), String::new())
+            }
         };
         let note = match mark {
             Mark::Passed => String::new(),

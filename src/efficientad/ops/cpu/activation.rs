@@ -11,15 +11,18 @@ const PIECE: usize = 1 << 16;
 pub(in super::super) fn add_bias<T: Element>(sums: &mut [T], bias: &[T], relu: bool) {
     let rows = (PIECE / bias.len()).max(1);
     sums.par_chunks_mut(rows * bias.len()).for_each(|sums| {
-        vectorised(|| {
-            for row in sums.chunks_exact_mut(bias.len()) {
-                for (s, b) in row.iter_mut().zip(bias) {
-                    let v = *s + *b;
-                    // Written so that a NaN passes through and damage is seen.
-                    *s = if relu && v < T::ZERO { T::ZERO } else { v };
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in sums.chunks_exact_mut(bias.len()) {
+                    for (s, b) in row.iter_mut().zip(bias) {
+                        let v = *s + *b;
+                        // Written so that a NaN passes through and damage is seen.
+                        *s = if relu && v < T::ZERO { T::ZERO } else { v };
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -27,11 +30,14 @@ pub(in super::super) fn add_bias<T: Element>(sums: &mut [T], bias: &[T], relu: b
 pub(in super::super) fn cut_dead<T: Element>(gradient: &[T], activations: &[T], to: &mut [T]) {
     let pieces = to.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE)).zip(activations.par_chunks(PIECE));
     pieces.for_each(|((to, gradient), activations)| {
-        vectorised(|| {
-            for ((t, g), a) in to.iter_mut().zip(gradient).zip(activations) {
-                *t = if *a > T::ZERO { *g } else { T::ZERO };
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((t, g), a) in to.iter_mut().zip(gradient).zip(activations) {
+                    *t = if *a > T::ZERO { *g } else { T::ZERO };
+                }
+            },
+        );
     });
 }
 
@@ -71,7 +77,12 @@ impl Pool {
     ) {
         let line = self.output_size()[1] * self.channels;
         let lines = out.par_chunks_mut(line).zip(mask.par_chunks_mut(line)).enumerate();
-        lines.for_each(|(row, (out, mask))| vectorised(|| self.forward_line(row, sums, bias, (out, mask))));
+        lines.for_each(|(row, (out, mask))| {
+            vectorised(
+                #[inline(always)]
+                || self.forward_line(row, sums, bias, (out, mask)),
+            )
+        });
     }
 
     #[inline(always)]
@@ -125,16 +136,21 @@ impl Pool {
             else {
                 return sums.fill(T::ZERO);
             };
-            vectorised(|| {
-                for (x, sums) in sums.chunks_exact_mut(channels).enumerate() {
-                    let (column, dx) = ((x + self.padding) / 2, (x + self.padding) % 2);
-                    let at = column * channels..(column + 1) * channels;
-                    match (gradient.get(at.clone()), mask.get(at)) {
-                        (Some(gradient), Some(mask)) => give_back(1 << (2 * dy + dx), gradient, mask, sums),
-                        _ => sums.fill(T::ZERO),
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (x, sums) in sums.chunks_exact_mut(channels).enumerate() {
+                        let (column, dx) = ((x + self.padding) / 2, (x + self.padding) % 2);
+                        let at = column * channels..(column + 1) * channels;
+                        match (gradient.get(at.clone()), mask.get(at)) {
+                            (Some(gradient), Some(mask)) => {
+                                give_back(1 << (2 * dy + dx), gradient, mask, sums)
+                            }
+                            _ => sums.fill(T::ZERO),
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
 }

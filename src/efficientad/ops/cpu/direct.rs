@@ -8,25 +8,23 @@ use super::{Shape, add_to};
 /// Numbers of a patch matrix that stay in a core's second-level cache.
 const PATCH_NUMBERS: usize = 1 << 17;
 
-/// Output rows whose patches make one matrix.
-fn rows_per_piece(shape: &Shape) -> usize {
+/// Output rows that one piece of work takes; even, so that a pool's windows lie in one piece.
+pub(super) fn rows_per_piece(shape: &Shape) -> usize {
     let [_, columns] = shape.output_size();
-    (PATCH_NUMBERS / (columns * patch_len(shape)).max(1)).max(1)
+    (PATCH_NUMBERS / (columns * patch_len(shape)).max(1)).max(2) / 2 * 2
 }
 
 fn patch_len(shape: &Shape) -> usize {
     shape.kernel * shape.kernel * shape.input
 }
 
-pub(super) fn forward<T: Element>(shape: &Shape, x: &[T], kernel: &[T], y: &mut [T]) {
+/// The rows of the output from `first_row` on, as many as `y [rows, columns, output]` holds; `kernel` as [`lay_out`]
+/// made it.
+pub(super) fn forward_rows<T: Element>(shape: &Shape, x: &[T], kernel: &[T], first_row: usize, y: &mut [T]) {
     let kernel = Matrix::new(kernel, shape.output, patch_len(shape)).transposed();
-    let rows = rows_per_piece(shape);
-    let pieces = y.par_chunks_mut(rows * shape.output_size()[1] * shape.output);
-    pieces.enumerate().for_each(|(i, y)| {
-        let positions = y.len() / shape.output;
-        let patches = gather(shape, x, i * rows, positions);
-        multiply(y, Matrix::new(&patches, positions, patch_len(shape)), kernel, false);
-    });
+    let positions = y.len() / shape.output;
+    let patches = gather(shape, x, first_row, positions);
+    multiply(y, Matrix::new(&patches, positions, patch_len(shape)), kernel, false);
 }
 
 /// Adds to `sum [output, kernel, kernel, input]`.

@@ -4,6 +4,7 @@ use std::ops::{Add, Deref, DerefMut, Mul, Sub};
 use std::sync::{LazyLock, Mutex};
 
 use gemm::Parallelism;
+use pulp::Simd;
 
 use super::winograd::Winograd;
 
@@ -15,6 +16,23 @@ pub(in super::super) trait Element:
     fn from_f64(v: f64) -> Self;
     /// Buffers that wait for their next use.
     fn pool() -> &'static Mutex<Vec<Vec<Self>>>;
+    /// As many numbers as one register holds.
+    type Lanes<S: Simd>: Copy;
+    /// How many that are.
+    fn lanes<S: Simd>() -> usize;
+    /// The same number in each lane.
+    fn splat<S: Simd>(simd: S, v: Self) -> Self::Lanes<S>;
+    /// `a · b + c`.
+    fn multiply_add<S: Simd>(
+        simd: S,
+        a: Self::Lanes<S>,
+        b: Self::Lanes<S>,
+        c: Self::Lanes<S>,
+    ) -> Self::Lanes<S>;
+    /// At most as many numbers as there are lanes; zero in the others.
+    fn load<S: Simd>(simd: S, from: &[Self]) -> Self::Lanes<S>;
+    /// The first lanes, at most as many as there are.
+    fn store<S: Simd>(simd: S, to: &mut [Self], lanes: Self::Lanes<S>);
     /// The transforms of 3-wide kernels.
     fn winograd3() -> &'static Winograd<Self, 3, 6>;
     /// The transforms of 4-wide kernels.
@@ -22,7 +40,7 @@ pub(in super::super) trait Element:
 }
 
 macro_rules! element {
-    ($type:ty) => {
+    ($type:ty, $lanes:ident, $count:ident, $splat:ident, $multiply_add:ident, $whole:ident, $whole_mut:ident, $load:ident, $store:ident) => {
         impl Element for $type {
             const ZERO: Self = 0.0;
 
@@ -33,6 +51,39 @@ macro_rules! element {
             fn pool() -> &'static Mutex<Vec<Vec<Self>>> {
                 static POOL: Mutex<Vec<Vec<$type>>> = Mutex::new(Vec::new());
                 &POOL
+            }
+
+            type Lanes<S: Simd> = S::$lanes;
+
+            #[inline(always)]
+            fn lanes<S: Simd>() -> usize {
+                S::$count
+            }
+
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, v: Self) -> S::$lanes {
+                simd.$splat(v)
+            }
+
+            #[inline(always)]
+            fn multiply_add<S: Simd>(simd: S, a: S::$lanes, b: S::$lanes, c: S::$lanes) -> S::$lanes {
+                simd.$multiply_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn load<S: Simd>(simd: S, from: &[Self]) -> S::$lanes {
+                match S::$whole(from) {
+                    ([lanes], []) => *lanes,
+                    _ => simd.$load(from),
+                }
+            }
+
+            #[inline(always)]
+            fn store<S: Simd>(simd: S, to: &mut [Self], lanes: S::$lanes) {
+                match S::$whole_mut(to) {
+                    ([whole], []) => *whole = lanes,
+                    (_, _) => simd.$store(to, lanes),
+                }
             }
 
             fn winograd3() -> &'static Winograd<Self, 3, 6> {
@@ -47,27 +98,51 @@ macro_rules! element {
         }
     };
 }
-element!(f32);
-element!(f64);
+element!(
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    mul_add_e_f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s,
+    partial_load_f32s,
+    partial_store_f32s
+);
+element!(
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    mul_add_e_f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s,
+    partial_load_f64s,
+    partial_store_f64s
+);
 
 /// How many idle buffers are kept: more than two threads and one layer use at a time.
 const IDLE_BUFFERS: usize = 16;
 
 /// Scratch memory that is used again and again, because fresh pages cost as much as the arithmetic on them.
-pub(in super::super) struct Buffer<T: Element>(Vec<T>);
+pub(in super::super) struct Buffer<T: Element> {
+    memory: Vec<T>,
+    len: usize,
+}
 
 impl<T: Element> Buffer<T> {
     /// `len` numbers of unspecified value.
     pub(in super::super) fn take(len: usize) -> Self {
         let mut pool = T::pool().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The smallest that is large enough, or else the largest, which grows.
-        let fitting =
-            (0..pool.len()).filter(|&i| pool[i].capacity() >= len).min_by_key(|&i| pool[i].capacity());
-        let best = fitting.or_else(|| (0..pool.len()).max_by_key(|&i| pool[i].capacity()));
+        let fitting = (0..pool.len()).filter(|&i| pool[i].len() >= len).min_by_key(|&i| pool[i].len());
+        let best = fitting.or_else(|| (0..pool.len()).max_by_key(|&i| pool[i].len()));
         let mut memory = best.map(|i| pool.swap_remove(i)).unwrap_or_default();
         drop(pool);
-        memory.resize(len, T::ZERO);
-        Self(memory)
+        if memory.len() < len {
+            memory = vec![T::ZERO; len];
+        }
+        Self { memory, len }
     }
 }
 
@@ -75,7 +150,7 @@ impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
         let mut pool = T::pool().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if pool.len() < IDLE_BUFFERS {
-            pool.push(std::mem::take(&mut self.0));
+            pool.push(std::mem::take(&mut self.memory));
         }
     }
 }
@@ -84,13 +159,13 @@ impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.0
+        &self.memory[..self.len]
     }
 }
 
 impl<T: Element> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        &mut self.memory[..self.len]
     }
 }
 
@@ -110,6 +185,11 @@ impl<'a, T> Matrix<'a, T> {
     /// Row after row.
     pub(super) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// Some columns of a matrix that has `row_stride` of them, from `data`'s start on.
+    pub(super) fn part(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -161,7 +241,7 @@ pub(super) fn multiply<T: Element>(to: &mut [T], left: Matrix<T>, right: Matrix<
     }
 }
 
-/// Runs `work`, compiled for the widest vectors that the processor has.
+/// Runs `work`, compiled for the widest vectors that the processor has; it must be `#[inline(always)]` for that.
 #[inline(always)]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)

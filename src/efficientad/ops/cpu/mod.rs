@@ -100,19 +100,32 @@ impl<T: Element> Convolution<T> {
         Self { shape, kernel }
     }
 
+    /// Rows of the output that suit one piece of work; an even number.
+    pub(super) fn rows_per_piece(&self) -> usize {
+        match self.shape.method() {
+            Method::Patches => direct::rows_per_piece(&self.shape),
+            Method::Winograd3 => T::winograd3().rows_per_piece(&self.shape),
+            Method::Winograd4 => T::winograd4().rows_per_piece(&self.shape),
+        }
+    }
+
+    /// The rows of the output from `first_row` on, a multiple of [`Self::rows_per_piece`], as many as `y [rows,
+    /// columns, output]` holds; on the calling thread alone.
+    pub(super) fn forward_rows(&self, x: &[T], first_row: usize, y: &mut [T]) {
+        let shape = &self.shape;
+        assert_eq!(x.len(), shape.input_len(), "a picture of another size: this is a bug");
+        match shape.method() {
+            Method::Patches => direct::forward_rows(shape, x, &self.kernel, first_row, y),
+            Method::Winograd3 => T::winograd3().forward_rows(shape, x, &self.kernel, first_row, y),
+            Method::Winograd4 => T::winograd4().forward_rows(shape, x, &self.kernel, first_row, y),
+        }
+    }
+
     /// `x [rows, columns, input]` → `y [rows', columns', output]`.
     pub(super) fn forward(&self, x: &[T], y: &mut [T]) {
-        let shape = &self.shape;
-        assert_eq!(
-            (x.len(), y.len()),
-            (shape.input_len(), shape.output_len()),
-            "a picture of another size: this is a bug"
-        );
-        match shape.method() {
-            Method::Patches => direct::forward(shape, x, &self.kernel, y),
-            Method::Winograd3 => T::winograd3().forward(shape, x, &self.kernel, y),
-            Method::Winograd4 => T::winograd4().forward(shape, x, &self.kernel, y),
-        }
+        let rows = self.rows_per_piece();
+        let piece = rows * self.shape.output_size()[1] * self.shape.output;
+        y.par_chunks_mut(piece).enumerate().for_each(|(i, y)| self.forward_rows(x, i * rows, y));
     }
 }
 
@@ -183,7 +196,10 @@ pub(super) fn add_bias_gradient<T: Element>(dy: &[T], sum: &mut [T]) {
     const ROWS: usize = 4096;
     let partial = |rows: &[T]| {
         let mut partial = vec![T::ZERO; sum.len()];
-        vectorised(|| rows.chunks_exact(partial.len()).for_each(|row| add_to(&mut partial, row)));
+        vectorised(
+            #[inline(always)]
+            || rows.chunks_exact(partial.len()).for_each(|row| add_to(&mut partial, row)),
+        );
         partial
     };
     let partials: Vec<_> = dy.par_chunks(ROWS * sum.len()).map(partial).collect();

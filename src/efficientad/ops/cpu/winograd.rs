@@ -5,20 +5,23 @@
 
 use std::ops::Range;
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Shape;
 use super::cook_toom::{Rows, evaluation, interpolation, transpose};
-use super::element::{Buffer, Element, Matrix, multiply, vectorised};
+use super::element::{Buffer, Element, Matrix, multiply};
 
 /// Outputs of one tile, on each side.
 const TILE: usize = 4;
-/// Channels transformed together: one AVX-512 register of f32.
-const LANES: usize = 16;
-/// Tiles whose points are multiplied at once; fewer would re-read the kernel's points too often.
-const TILES: usize = 96;
-
-type Lanes<T> = [T; LANES];
+/// The most channels transformed together: the lanes of an AVX-512 register of f32.
+const MAX_LANES: usize = 16;
+/// Tiles whose points are multiplied at once: enough to fill the matrices.
+const TILES: usize = 64;
+/// Output channels multiplied at once, so that with as many tiles they stay in a core's second-level cache.
+const OUTPUTS: usize = 64;
+/// Tiles that go into a weight's gradient at once, so that all threads' points stay in the third-level cache.
+const GRADIENT_TILES: usize = 128;
 
 /// The transforms for K×K kernels.
 pub(in super::super) struct Winograd<T, const K: usize, const N: usize> {
@@ -55,121 +58,179 @@ impl<T: Element, const K: usize, const N: usize> Winograd<T, K, N> {
         }
     }
 
-    /// `kernel` as [`Self::kernel_points`] made it.
-    pub(super) fn forward(&self, shape: &Shape, x: &[T], kernel: &[T], y: &mut [T]) {
-        let [_, columns] = shape.output_size();
+    /// Output rows that one piece of work takes: of whole tiles, enough to fill the matrices, few enough for the cache.
+    pub(super) fn rows_per_piece(&self, shape: &Shape) -> usize {
+        let tile_columns = shape.output_size()[1].div_ceil(TILE);
+        (TILES / tile_columns).max(1) * TILE
+    }
+
+    /// The rows of the output from `first_row` on, as many as `y [rows, columns, output]` holds; `kernel` as
+    /// [`Self::kernel_points`] made it.
+    pub(super) fn forward_rows(&self, shape: &Shape, x: &[T], kernel: &[T], first_row: usize, y: &mut [T]) {
+        let (input, output) = (shape.input, shape.output);
+        let columns = shape.output_size()[1];
         let tile_columns = columns.div_ceil(TILE);
-        let tile_rows = TILES.div_ceil(tile_columns);
-        let x = Plane { data: x, size: shape.size, channels: shape.input, padding: shape.padding };
-        let pieces = y.par_chunks_mut(tile_rows * TILE * columns * shape.output);
-        pieces.enumerate().for_each(|(i, y)| {
-            let rows = (y.len() / (columns * shape.output)).div_ceil(TILE);
-            let tiles = rows * tile_columns;
-            let mut from = Buffer::take(N * N * tiles * shape.input);
-            let mut slices: Vec<_> = from.chunks_exact_mut(tiles * shape.input).collect();
-            let lines = i * tile_rows..i * tile_rows + rows;
-            vectorised(|| points(&self.input, &x, lines, tile_columns, &mut slices));
-            let mut to = Buffer::take(N * N * tiles * shape.output);
-            let products = to.chunks_exact_mut(tiles * shape.output).zip(slices);
-            for ((to, from), kernel) in products.zip(kernel.chunks_exact(shape.output * shape.input)) {
-                let kernel = Matrix::new(kernel, shape.output, shape.input).transposed();
-                multiply(to, Matrix::new(from, tiles, shape.input), kernel, false);
-            }
-            vectorised(|| self.output_tiles(&to, [tile_columns, columns], shape.output, y));
-        });
-    }
-
-    /// Adds to `sum [N², output, input]`.
-    pub(super) fn add_weight_gradient(&self, shape: &Shape, x: &[T], dy: &[T], sum: &mut Option<Buffer<T>>) {
-        let size = shape.output_size();
-        let [tile_rows, tile_columns] = size.map(|side| side.div_ceil(TILE));
+        let tile_rows = (y.len() / (columns * output)).div_ceil(TILE);
         let tiles = tile_rows * tile_columns;
-        let x = Plane { data: x, size: shape.size, channels: shape.input, padding: shape.padding };
-        let dy = Plane { data: dy, size, channels: shape.output, padding: 0 };
-        let mut from = Buffer::take(N * N * tiles * shape.input);
-        let mut to = Buffer::take(N * N * tiles * shape.output);
-        let lines = split(&mut from, N * N, tile_rows).into_par_iter().zip(split(&mut to, N * N, tile_rows));
-        lines.enumerate().for_each(|(row, (mut from, mut to))| {
-            vectorised(|| points(&self.input, &x, row..row + 1, tile_columns, &mut from));
-            vectorised(|| points(&self.output_adjoint, &dy, row..row + 1, tile_columns, &mut to));
-        });
-        let accumulate = sum.is_some();
-        let sum = sum.get_or_insert_with(|| Buffer::take(N * N * shape.output * shape.input));
-        let operands = to.par_chunks(tiles * shape.output).zip(from.par_chunks(tiles * shape.input));
-        sum.par_chunks_mut(shape.output * shape.input).zip(operands).for_each(|(sum, (to, from))| {
-            let left = Matrix::new(to, tiles, shape.output).transposed();
-            multiply(sum, left, Matrix::new(from, tiles, shape.input), accumulate);
-        });
+        let x = Plane { data: x, size: shape.size, channels: input, padding: shape.padding };
+        let mut from = Buffer::take(N * N * tiles * input);
+        let mut slices: Vec<_> = from.chunks_exact_mut(tiles * input).collect();
+        let lines = first_row / TILE..first_row / TILE + tile_rows;
+        Arch::new().dispatch(Points { matrix: &self.input, from: &x, lines, tile_columns, to: &mut slices });
+        let mut to = Buffer::take(N * N * tiles * OUTPUTS);
+        for first in (0..output).step_by(OUTPUTS) {
+            let channels = first..output.min(first + OUTPUTS);
+            let to = &mut to[..N * N * tiles * channels.len()];
+            let operands = slices.iter().zip(kernel.chunks_exact(output * input));
+            for (to, (from, kernel)) in to.chunks_exact_mut(tiles * channels.len()).zip(operands) {
+                let kernel = Matrix::part(&kernel[first..], input, channels.len(), output);
+                multiply(to, Matrix::new(from, tiles, input), kernel, false);
+            }
+            let columns = [tile_columns, columns];
+            Arch::new().dispatch(Outputs { matrix: &self.output, from: to, columns, channels, output, y });
+        }
     }
 
-    /// `[output, input, K, K]` → `[N², output, input]`.
+    /// Adds to `sum [N², input, output]`.
+    pub(super) fn add_weight_gradient(&self, shape: &Shape, x: &[T], dy: &[T], sum: &mut Option<Buffer<T>>) {
+        let (input, output, size) = (shape.input, shape.output, shape.output_size());
+        let [tile_rows, tile_columns] = size.map(|side| side.div_ceil(TILE));
+        let x = Plane { data: x, size: shape.size, channels: input, padding: shape.padding };
+        let dy = Plane { data: dy, size, channels: output, padding: 0 };
+        let step = tile_rows.div_ceil((tile_rows * tile_columns).div_ceil(GRADIENT_TILES));
+        let mut from = Buffer::take(N * N * step * tile_columns * input);
+        let mut to = Buffer::take(N * N * step * tile_columns * output);
+        for first in (0..tile_rows).step_by(step) {
+            let rows = step.min(tile_rows - first);
+            let tiles = rows * tile_columns;
+            let (from, to) = (&mut from[..N * N * tiles * input], &mut to[..N * N * tiles * output]);
+            let lines = split(from, N * N, rows).into_par_iter().zip(split(to, N * N, rows)).enumerate();
+            lines.for_each(|(row, (mut from, mut to))| {
+                let lines = first + row..first + row + 1;
+                let (matrix, to_lines) = (&self.output_adjoint, lines.clone());
+                Arch::new().dispatch(Points {
+                    matrix: &self.input,
+                    from: &x,
+                    lines,
+                    tile_columns,
+                    to: &mut from,
+                });
+                Arch::new().dispatch(Points {
+                    matrix,
+                    from: &dy,
+                    lines: to_lines,
+                    tile_columns,
+                    to: &mut to,
+                });
+            });
+            let accumulate = sum.is_some();
+            let sum = sum.get_or_insert_with(|| Buffer::take(N * N * output * input));
+            let operands = to.par_chunks(tiles * output).zip(from.par_chunks(tiles * input));
+            sum.par_chunks_mut(output * input).zip(operands).for_each(|(sum, (to, from))| {
+                let left = Matrix::new(from, tiles, input).transposed();
+                multiply(sum, left, Matrix::new(to, tiles, output), accumulate);
+            });
+        }
+    }
+
+    /// `[output, input, K, K]` → `[N², input, output]`.
     pub(super) fn kernel_points(&self, shape: &Shape, weight: &[T]) -> Buffer<T> {
         let mut kernel = Buffer::take(N * N * shape.output * shape.input);
-        let lines = split(&mut kernel, N * N, shape.output).into_par_iter();
-        lines.zip(weight.par_chunks(K * K * shape.input)).for_each(|(mut to, weight)| {
-            vectorised(|| {
-                for first in (0..shape.input).step_by(LANES) {
-                    let lanes = LANES.min(shape.input - first);
-                    let mut x = [[[T::ZERO; LANES]; K]; K];
-                    for (lane, taps) in weight[first * K * K..].chunks_exact(K * K).take(lanes).enumerate() {
-                        for (i, tap) in taps.iter().enumerate() {
-                            x[i / K][i % K][lane] = *tap;
-                        }
-                    }
-                    let y = sandwich(&self.kernel, &x);
-                    for (to, y) in to.iter_mut().zip(y.as_flattened()) {
-                        to[first..first + lanes].copy_from_slice(&y[..lanes]);
-                    }
-                }
-            });
+        let lines = split(&mut kernel, N * N, shape.input).into_par_iter().enumerate().with_min_len(8);
+        lines.for_each(|(input, mut to)| {
+            Arch::new().dispatch(KernelPoints { matrix: &self.kernel, shape, weight, input, to: &mut to });
         });
         kernel
     }
 
-    /// `[N², output, input]` → `[output, input, K, K]`.
+    /// `[N², input, output]` → `[output, input, K, K]`.
     pub(super) fn kernel_gradient(&self, shape: &Shape, kernel: &[T]) -> Vec<T> {
         let mut gradient = vec![T::ZERO; shape.output * shape.input * K * K];
-        gradient.par_chunks_mut(shape.input * K * K).enumerate().for_each(|(output, gradient)| {
-            vectorised(|| {
-                for first in (0..shape.input).step_by(LANES) {
-                    let lanes = LANES.min(shape.input - first);
-                    let mut x = [[[T::ZERO; LANES]; N]; N];
-                    for (i, x) in x.as_flattened_mut().iter_mut().enumerate() {
-                        let at = (i * shape.output + output) * shape.input + first;
-                        x[..lanes].copy_from_slice(&kernel[at..at + lanes]);
-                    }
-                    let y = sandwich(&self.kernel_adjoint, &x);
-                    let taps = gradient[first * K * K..].chunks_exact_mut(K * K);
-                    for (lane, taps) in taps.take(lanes).enumerate() {
-                        for (i, tap) in taps.iter_mut().enumerate() {
-                            *tap = y[i / K][i % K][lane];
-                        }
-                    }
-                }
-            });
+        let blocks = gradient.par_chunks_mut(MAX_LANES * shape.input * K * K).enumerate();
+        blocks.for_each(|(block, to)| {
+            let (matrix, first) = (&self.kernel_adjoint, block * MAX_LANES);
+            Arch::new().dispatch(KernelGradient { matrix, shape, kernel, first, to });
         });
         gradient
     }
+}
 
-    /// Points `[N², tiles, channels]` → rows `[.., columns, channels]` of a picture.
+/// Carries tiles of `S × S` every 4 pixels of `from`, of the tile rows `lines`, to `to`: `[N²][tiles, channels]`.
+struct Points<'a, 'b, T, const S: usize, const N: usize> {
+    matrix: &'a [[T; S]; N],
+    from: &'a Plane<'a, T>,
+    lines: Range<usize>,
+    tile_columns: usize,
+    to: &'a mut [&'b mut [T]],
+}
+
+impl<T: Element, const SIDE: usize, const N: usize> WithSimd for Points<'_, '_, T, SIDE, N> {
+    type Output = ();
+
     #[inline(always)]
-    fn output_tiles(&self, from: &[T], [tile_columns, columns]: [usize; 2], channels: usize, y: &mut [T]) {
-        let per_point = from.len() / (N * N);
-        for (tile_row, rows) in y.chunks_mut(TILE * columns * channels).enumerate() {
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ([height, width], channels) = (self.from.size, self.from.channels);
+        let matrix = self.matrix;
+        for (line, tile_row) in self.lines.enumerate() {
+            for tile_column in 0..self.tile_columns {
+                let tile = (line * self.tile_columns + tile_column) * channels;
+                for first in (0..channels).step_by(T::lanes::<S>()) {
+                    let lanes = T::lanes::<S>().min(channels - first);
+                    let mut x = [[T::splat(simd, T::ZERO); SIDE]; SIDE];
+                    for (i, x) in x.iter_mut().enumerate() {
+                        // What would lie before the picture wraps to far beyond it.
+                        let row = (tile_row * TILE + i).wrapping_sub(self.from.padding);
+                        for (j, x) in x.iter_mut().enumerate() {
+                            let column = (tile_column * TILE + j).wrapping_sub(self.from.padding);
+                            if row < height && column < width {
+                                let at = (row * width + column) * channels + first;
+                                *x = T::load(simd, &self.from.data[at..at + lanes]);
+                            }
+                        }
+                    }
+                    let y = sandwich::<T, S, N, SIDE>(simd, matrix, &x);
+                    for (to, y) in self.to.iter_mut().zip(y.as_flattened()) {
+                        T::store(simd, &mut to[tile + first..tile + first + lanes], *y);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Carries points `[N², tiles, some channels]` to those of the `output` channels of `y [rows, columns, output]`.
+struct Outputs<'a, T, const N: usize> {
+    matrix: &'a [[T; N]; TILE],
+    from: &'a [T],
+    /// Of tiles, and of the picture.
+    columns: [usize; 2],
+    channels: Range<usize>,
+    output: usize,
+    y: &'a mut [T],
+}
+
+impl<T: Element, const N: usize> WithSimd for Outputs<'_, T, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ([tile_columns, columns], channels) = (self.columns, self.channels.len());
+        let per_point = self.from.len() / (N * N);
+        for (tile_row, rows) in self.y.chunks_mut(TILE * columns * self.output).enumerate() {
             for tile_column in 0..tile_columns {
                 let tile = (tile_row * tile_columns + tile_column) * channels;
-                for first in (0..channels).step_by(LANES) {
-                    let lanes = LANES.min(channels - first);
-                    let mut x = [[[T::ZERO; LANES]; N]; N];
-                    for (i, x) in x.as_flattened_mut().iter_mut().enumerate() {
-                        let at = i * per_point + tile + first;
-                        load(x, &from[at..at + lanes]);
+                for first in (0..channels).step_by(T::lanes::<S>()) {
+                    let lanes = T::lanes::<S>().min(channels - first);
+                    let mut x = [[T::splat(simd, T::ZERO); N]; N];
+                    for (point, x) in x.as_flattened_mut().iter_mut().enumerate() {
+                        let at = point * per_point + tile + first;
+                        *x = T::load(simd, &self.from[at..at + lanes]);
                     }
-                    let tile = sandwich(&self.output, &x);
-                    for (row, tile) in rows.chunks_exact_mut(columns * channels).zip(&tile) {
-                        for (i, lane) in tile.iter().enumerate().take(columns - tile_column * TILE) {
-                            let at = (tile_column * TILE + i) * channels + first;
-                            store(&mut row[at..at + lanes], lane);
+                    let tile = sandwich::<T, S, TILE, N>(simd, self.matrix, &x);
+                    for (row, tile) in rows.chunks_exact_mut(columns * self.output).zip(&tile) {
+                        for (i, y) in tile.iter().enumerate().take(columns - tile_column * TILE) {
+                            let at = (tile_column * TILE + i) * self.output + self.channels.start + first;
+                            T::store(simd, &mut row[at..at + lanes], *y);
                         }
                     }
                 }
@@ -178,35 +239,73 @@ impl<T: Element, const K: usize, const N: usize> Winograd<T, K, N> {
     }
 }
 
-/// Carries tiles of `S × S` every 4 pixels of `from`, of the tile rows `lines`, to `to`: `[N²][tiles, channels]`.
-#[inline(always)]
-fn points<T: Element, const S: usize, const N: usize>(
-    matrix: &[[T; S]; N],
-    from: &Plane<T>,
-    lines: Range<usize>,
-    tile_columns: usize,
-    to: &mut [&mut [T]],
-) {
-    let ([height, width], channels) = (from.size, from.channels);
-    for (line, tile_row) in lines.enumerate() {
-        for tile_column in 0..tile_columns {
-            let tile = (line * tile_columns + tile_column) * channels;
-            for first in (0..channels).step_by(LANES) {
-                let lanes = LANES.min(channels - first);
-                let mut x = [[[T::ZERO; LANES]; S]; S];
-                for (i, x) in x.iter_mut().enumerate() {
-                    let row = (tile_row * TILE + i).wrapping_sub(from.padding);
-                    for (j, x) in x.iter_mut().enumerate() {
-                        let column = (tile_column * TILE + j).wrapping_sub(from.padding);
-                        if row < height && column < width {
-                            let at = (row * width + column) * channels + first;
-                            load(x, &from.data[at..at + lanes]);
-                        }
-                    }
+/// Carries the kernels of one input channel to `to`: `[N²][output]`.
+struct KernelPoints<'a, 'b, T, const K: usize, const N: usize> {
+    matrix: &'a [[T; K]; N],
+    shape: &'a Shape,
+    weight: &'a [T],
+    input: usize,
+    to: &'a mut [&'b mut [T]],
+}
+
+impl<T: Element, const K: usize, const N: usize> WithSimd for KernelPoints<'_, '_, T, K, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for first in (0..self.shape.output).step_by(T::lanes::<S>()) {
+            let lanes = T::lanes::<S>().min(self.shape.output - first);
+            let mut taps = [[[T::ZERO; MAX_LANES]; K]; K];
+            for lane in 0..lanes {
+                let kernel =
+                    &self.weight[((first + lane) * self.shape.input + self.input) * K * K..][..K * K];
+                for (taps, tap) in taps.as_flattened_mut().iter_mut().zip(kernel) {
+                    taps[lane] = *tap;
                 }
-                let y = sandwich(matrix, &x);
-                for (to, y) in to.iter_mut().zip(y.as_flattened()) {
-                    store(&mut to[tile + first..tile + first + lanes], y);
+            }
+            let x = taps.map(|row| row.map(|tap| T::load(simd, &tap[..T::lanes::<S>()])));
+            let y = sandwich::<T, S, N, K>(simd, self.matrix, &x);
+            for (to, y) in self.to.iter_mut().zip(y.as_flattened()) {
+                T::store(simd, &mut to[first..first + lanes], *y);
+            }
+        }
+    }
+}
+
+/// Carries the points of the outputs from `first` on back to kernels `to`: `[some outputs, input, K, K]`.
+struct KernelGradient<'a, T, const K: usize, const N: usize> {
+    matrix: &'a [[T; N]; K],
+    shape: &'a Shape,
+    kernel: &'a [T],
+    first: usize,
+    to: &'a mut [T],
+}
+
+impl<T: Element, const K: usize, const N: usize> WithSimd for KernelGradient<'_, T, K, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Shape { input: inputs, output: outputs, .. } = *self.shape;
+        for (nth, to) in self.to.chunks_mut(T::lanes::<S>() * inputs * K * K).enumerate() {
+            let first = self.first + nth * T::lanes::<S>();
+            let lanes = to.len() / (inputs * K * K);
+            for input in 0..inputs {
+                let mut x = [[T::splat(simd, T::ZERO); N]; N];
+                for (point, x) in x.as_flattened_mut().iter_mut().enumerate() {
+                    let at = (point * inputs + input) * outputs + first;
+                    *x = T::load(simd, &self.kernel[at..at + lanes]);
+                }
+                let mut taps = [[[T::ZERO; MAX_LANES]; K]; K];
+                let y = sandwich::<T, S, K, N>(simd, self.matrix, &x);
+                for (taps, y) in taps.as_flattened_mut().iter_mut().zip(y.as_flattened()) {
+                    T::store(simd, &mut taps[..T::lanes::<S>()], *y);
+                }
+                for lane in 0..lanes {
+                    let kernel = &mut to[(lane * inputs + input) * K * K..][..K * K];
+                    for (tap, taps) in kernel.iter_mut().zip(taps.as_flattened()) {
+                        *tap = taps[lane];
+                    }
                 }
             }
         }
@@ -215,54 +314,29 @@ fn points<T: Element, const S: usize, const N: usize>(
 
 /// `M x Mᵀ` in each lane.
 #[inline(always)]
-fn sandwich<T: Element, const R: usize, const C: usize>(
+fn sandwich<T: Element, S: Simd, const R: usize, const C: usize>(
+    simd: S,
     m: &[[T; C]; R],
-    x: &[[Lanes<T>; C]; C],
-) -> [[Lanes<T>; R]; R] {
-    let mut half = [[[T::ZERO; LANES]; C]; R];
-    for (half, m) in half.iter_mut().zip(m) {
-        for (column, half) in half.iter_mut().enumerate() {
-            *half = combine(m, |i| &x[i][column]);
+    x: &[[T::Lanes<S>; C]; C],
+) -> [[T::Lanes<S>; R]; R] {
+    let zero = T::splat(simd, T::ZERO);
+    let mut half = [[zero; R]; C];
+    for column in 0..C {
+        for (half, m) in half[column].iter_mut().zip(m) {
+            for (x, m) in x.iter().zip(m) {
+                *half = T::multiply_add(simd, T::splat(simd, *m), x[column], *half);
+            }
         }
     }
-    let mut y = [[[T::ZERO; LANES]; R]; R];
-    for (y, half) in y.iter_mut().zip(&half) {
+    let mut y = [[zero; R]; R];
+    for (row, y) in y.iter_mut().enumerate() {
         for (y, m) in y.iter_mut().zip(m) {
-            *y = combine(m, |i| &half[i]);
+            for (half, m) in half.iter().zip(m) {
+                *y = T::multiply_add(simd, T::splat(simd, *m), half[row], *y);
+            }
         }
     }
     y
-}
-
-/// The sum of lanes, each times its factor.
-#[inline(always)]
-fn combine<'a, T: Element, const C: usize>(
-    factors: &[T; C],
-    lanes: impl Fn(usize) -> &'a Lanes<T>,
-) -> Lanes<T> {
-    let mut sum = [T::ZERO; LANES];
-    for (i, factor) in factors.iter().enumerate() {
-        for (s, v) in sum.iter_mut().zip(lanes(i)) {
-            *s = *s + *factor * *v;
-        }
-    }
-    sum
-}
-
-#[inline(always)]
-fn load<T: Element>(lanes: &mut Lanes<T>, from: &[T]) {
-    match <&Lanes<T>>::try_from(from) {
-        Ok(all) => *lanes = *all,
-        Err(_) => lanes[..from.len()].copy_from_slice(from),
-    }
-}
-
-#[inline(always)]
-fn store<T: Element>(to: &mut [T], lanes: &Lanes<T>) {
-    match <&mut Lanes<T>>::try_from(&mut *to) {
-        Ok(all) => *all = *lanes,
-        Err(_) => to.copy_from_slice(&lanes[..to.len()]),
-    }
 }
 
 /// Cuts each of `points` equal parts of `data` into `lines`, and hands out line by line, so that threads can fill them.

@@ -1,0 +1,291 @@
+//! The index thread: follows the journal with the index, and renews the index when it is damaged or outgrown.
+//!
+//! Owns the index's files. In: the journal, up to the newest durable position. Out: the open index, to whoever asks.
+//! Recording never waits for it; what is not indexed yet is read from the journal. A damaged index is put aside with
+//! an alarm and rebuilt. One that was open when the machine went down is rebuilt unasked, since sled does not survive
+//! that for certain. Not here: what the index holds (`index`).
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::Position;
+use super::index::{Fault, Index, move_aside};
+use super::reader::{Cursor, Found};
+use super::segment::sync_folder;
+use super::shared::Shared;
+use crate::telemetry::{Counter, chain};
+
+/// The index's folder in the store.
+pub(super) const FOLDER: &str = "index";
+/// Names the boot during which the index was opened and not closed.
+const MARKER: &str = "index.boot";
+/// How often the journal is looked at for more; queries read what came since from the journal.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often entries of deleted segments are removed and the size is looked at.
+const TIDY: Duration = Duration::from_secs(60);
+/// Verdicts that are indexed at once.
+const BATCH: usize = 1000;
+/// An index beyond this and [`BYTES_PER_VERDICT`] for each verdict in the journal is mostly waste.
+const BYTES_ANYWAY: u64 = 64 << 20;
+const BYTES_PER_VERDICT: u64 = 1024;
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// How the index fares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexHealth {
+    /// Whether queries use it; otherwise they read the journal, which is slower and as right.
+    pub ready: bool,
+    /// Everything up to it is indexed.
+    pub upto: Position,
+    /// Times that it was damaged and put aside, since the start.
+    pub damaged: u64,
+    /// What was wrong last.
+    pub fault: Option<String>,
+}
+
+/// The open index, as far as there is one.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    open: Mutex<Option<Index>>,
+    upto: AtomicU64,
+    ready: AtomicBool,
+    damaged: Counter,
+    /// Found by a query, to be seen to by the index thread.
+    broken: Mutex<Option<Fault>>,
+    last_fault: Mutex<Option<Fault>>,
+}
+
+impl Slot {
+    /// What the index answers, and up to which position it knows; `None` where there is no index to answer.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Index) -> Result<T, Fault>) -> Option<(T, Position)> {
+        let index = lock(&self.open).clone()?;
+        // Before asking: what is added meanwhile may be answered twice, but nothing is left out.
+        let upto = Position(self.upto.load(Ordering::Acquire));
+        match question(&index) {
+            Ok(answer) => Some((answer, upto)),
+            Err(fault) => {
+                self.is_broken(fault);
+                None
+            }
+        }
+    }
+
+    /// Notes that the index is wrong.
+    pub(super) fn is_broken(&self, fault: Fault) {
+        *lock(&self.open) = None;
+        *lock(&self.broken) = Some(fault);
+    }
+
+    pub(super) fn health(&self) -> IndexHealth {
+        IndexHealth {
+            ready: self.ready.load(Ordering::Relaxed),
+            upto: Position(self.upto.load(Ordering::Relaxed)),
+            damaged: self.damaged.get(),
+            fault: lock(&self.last_fault).clone(),
+        }
+    }
+
+    fn put(&self, index: Option<Index>, upto: Position) {
+        self.ready.store(false, Ordering::Relaxed);
+        *lock(&self.broken) = None;
+        self.upto.store(upto.0, Ordering::Release);
+        *lock(&self.open) = index;
+    }
+}
+
+/// Why the index thread begins anew.
+enum Renew {
+    Damaged(Fault),
+    Unasked(&'static str),
+}
+
+impl From<Fault> for Renew {
+    fn from(fault: Fault) -> Self {
+        Self::Damaged(fault)
+    }
+}
+
+/// The index thread's own things.
+pub(super) struct Indexer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Uuid,
+    pub(super) cache: u64,
+}
+
+impl Indexer {
+    /// Keeps the index until the store is closed.
+    pub(super) fn run(self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let started = Instant::now();
+            let ended = self.keep();
+            self.shared.index.put(None, Position::START);
+            match ended {
+                Ok(()) => return,
+                Err(Renew::Unasked(reason)) => {
+                    info!(reason, "the index is rebuilt from the journal");
+                    let removed = fs::remove_dir_all(self.folder());
+                    self.report_removal(removed);
+                }
+                Err(Renew::Damaged(fault)) => {
+                    self.damaged(fault);
+                    if started.elapsed() > LAST_RETRY {
+                        retry = FIRST_RETRY;
+                    }
+                    if self.shared.closed.sleep(retry) {
+                        return;
+                    }
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
+    fn damaged(&self, fault: Fault) {
+        let slot = &self.shared.index;
+        slot.damaged.increment();
+        error!(
+            fault,
+            "the index is damaged; it is put aside and rebuilt from the journal, while recording goes on"
+        );
+        *lock(&slot.last_fault) = Some(fault);
+        self.report_removal(move_aside(&self.folder()));
+    }
+
+    fn report_removal(&self, removed: std::io::Result<()>) {
+        if let Err(error) = removed {
+            warn!(error = %chain(&error), folder = %self.folder().display(), "the old index cannot be removed");
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.shared.path.join(FOLDER)
+    }
+
+    /// Opens the index and follows the journal with it, until the store is closed.
+    fn keep(&self) -> Result<(), Renew> {
+        let marker = self.shared.path.join(MARKER);
+        let boot = boot();
+        let went_down = fs::read_to_string(&marker).is_ok_and(|opened| opened != boot);
+        mark(&marker, &boot);
+        if went_down && self.folder().exists() {
+            return Err(Renew::Unasked("the machine went down while it was open"));
+        }
+        let index = Index::open(&self.folder(), self.cache, self.store, self.shared.outbox.newest())?;
+        let upto = index.upto()?;
+        self.shared.index.put(Some(index.clone()), upto);
+        self.follow(&index, upto)?;
+        index.flush()?;
+        self.shared.index.put(None, upto);
+        drop(index);
+        if sync_files(&self.folder()).is_ok() {
+            let _rebuilt_for_nothing_otherwise = fs::remove_file(&marker);
+        }
+        Ok(())
+    }
+
+    fn follow(&self, index: &Index, upto: Position) -> Result<(), Renew> {
+        let slot = &self.shared.index;
+        let mut cursor = self.shared.reader.after(upto);
+        let mut tidied = Instant::now();
+        while !self.shared.closed.requested() {
+            if let Some(fault) = lock(&slot.broken).take() {
+                return Err(Renew::Damaged(fault));
+            }
+            let batch = self.read(&mut cursor);
+            index.add(&batch)?;
+            if let Some(last) = batch.last() {
+                slot.upto.store(last.position.0, Ordering::Release);
+            }
+            if batch.len() == BATCH {
+                continue;
+            }
+            if !slot.ready.swap(true, Ordering::Relaxed) {
+                info!(upto = slot.upto.load(Ordering::Relaxed), "the index is ready");
+            }
+            if tidied.elapsed() > TIDY {
+                self.tidy(index)?;
+                tidied = Instant::now();
+            }
+            self.shared.closed.sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// The next durable verdicts, at most a batch.
+    fn read(&self, cursor: &mut Cursor) -> Vec<Found> {
+        let newest = self.shared.outbox.newest();
+        let mut batch = Vec::new();
+        while batch.len() < BATCH && cursor.wants() <= newest {
+            match cursor.next() {
+                Ok(Some(found)) if found.position <= newest => batch.push(found),
+                Ok(_) => break,
+                Err(error) => {
+                    warn!(error = %chain(&error), "the journal cannot be read for the index; it is tried again");
+                    break;
+                }
+            }
+        }
+        batch
+    }
+
+    /// Removes entries of deleted segments, and has an index rebuilt that has outgrown its use.
+    fn tidy(&self, index: &Index) -> Result<(), Renew> {
+        let Ok(segments) = self.shared.reader.segments() else { return Ok(()) };
+        let Some(oldest) = segments.first() else { return Ok(()) };
+        let sequences = oldest.before.as_ref().map(|before| before.sequences.clone()).unwrap_or_default();
+        while index.prune((oldest.number, oldest.header.first), &sequences)? {
+            if self.shared.closed.requested() {
+                return Ok(());
+            }
+        }
+        let verdicts = self.shared.outbox.newest().0.saturating_sub(oldest.header.first.0);
+        if index.bytes()? > BYTES_ANYWAY + BYTES_PER_VERDICT * verdicts {
+            return Err(Renew::Unasked("it has outgrown its use"));
+        }
+        Ok(())
+    }
+}
+
+/// Names this boot of the machine.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Notes, durably, that the index is open.
+fn mark(marker: &Path, boot: &str) {
+    let marked = File::create(marker).and_then(|mut file| {
+        file.write_all(boot.as_bytes())?;
+        file.sync_all()?;
+        marker.parent().map_or(Ok(()), sync_folder)
+    });
+    if let Err(error) = marked {
+        warn!(error = %chain(&error), "it cannot be noted that the index is open; a power cut may damage it unnoticed");
+    }
+}
+
+/// Makes the index's files durable, which sled leaves to chance.
+fn sync_files(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_files(&path)?;
+        } else {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

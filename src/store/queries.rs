@@ -1,0 +1,107 @@
+//! Questions about the past: what the index knows, checked against the journal, and what came since from the journal.
+//!
+//! Without an index the journal answers alone. Runs on the caller's thread.
+
+use std::collections::HashSet;
+
+use tracing::error;
+
+use super::history::{Newest, Query};
+use super::index::Entry;
+use super::reader::Found;
+use super::shared::Shared;
+use super::{Position, StoreError};
+use crate::frame::{CameraId, SourceRef};
+use crate::telemetry::chain;
+use crate::verdict::Verdict;
+
+/// For more than these, reading the journal through is quicker than following the index.
+const MANY: usize = 10_000;
+
+impl Shared {
+    /// The verdicts that `query` wants, newest first.
+    pub(super) fn history(&self, query: &Query) -> Result<Vec<Verdict>, StoreError> {
+        let mut newest = Newest::new(query);
+        let mut after = Position::START;
+        if query.limit <= MANY {
+            let oldest = self.reader.segments()?.first().map_or(0, |segment| segment.number);
+            let answer = self.index.ask(|index| index.find(query, oldest));
+            if let Some((entries, upto)) = answer {
+                if let Some(found) = self.read_all(&entries)? {
+                    found.into_iter().for_each(|found| newest.add(found));
+                    after = upto;
+                }
+            }
+        }
+        self.reader.search(query, after, &mut newest)?;
+        Ok(newest.into_verdicts())
+    }
+
+    /// Verdicts `from` to `to` of `camera`, at most `limit`.
+    pub(super) fn replay(
+        &self,
+        camera: &CameraId,
+        (from, to): (u64, u64),
+        limit: usize,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let mut verdicts = Vec::new();
+        let mut cursor = None;
+        if limit <= MANY {
+            let answer = self.index.ask(|index| index.sequences(camera, (from, to), limit));
+            if let Some((entries, upto)) = answer {
+                if let Some(found) = self.read_all(&entries)? {
+                    verdicts.extend(found.into_iter().map(|found| found.verdict));
+                    cursor = Some(self.reader.after(upto));
+                }
+            }
+        }
+        let known = verdicts.last().map_or(from, |last| last.sequence + 1);
+        let newest = self.outbox.newest();
+        let mut cursor = match cursor {
+            Some(cursor) => cursor,
+            None => self.reader.from_sequence(camera, from)?,
+        };
+        while verdicts.len() < limit && cursor.wants() <= newest {
+            let Some(Found { verdict, .. }) = cursor.next()? else { break };
+            let (mine, sequence) = (verdict.camera() == camera, verdict.sequence);
+            if mine && (known..=to).contains(&sequence) {
+                verdicts.push(verdict);
+            }
+            if mine && sequence >= to {
+                break;
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// The files that `camera` has judged.
+    pub(super) fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
+        let mut sources = HashSet::new();
+        let mut after = Position::START;
+        if let Some((indexed, upto)) = self.index.ask(|index| index.sources(camera)) {
+            sources.extend(indexed);
+            after = upto;
+        }
+        if let Err(error) = self.reader.sources(camera, after, &mut sources) {
+            error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");
+        }
+        sources
+    }
+
+    /// The verdicts where the index says they are, without those that were deleted meanwhile; `None` if it is wrong.
+    fn read_all(&self, entries: &[Entry]) -> Result<Option<Vec<Found>>, StoreError> {
+        let mut all = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match self.reader.at(entry.location)? {
+                Some(found) if found.position == entry.position => all.push(found),
+                _ if !self.reader.has(entry.location.segment)? => {}
+                _ => {
+                    let at = entry.location;
+                    self.index.is_broken(format!("verdict {} is not at {at:?}", entry.position.0));
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(all))
+    }
+}

@@ -1,0 +1,268 @@
+//! Retention: deletes the oldest evidence and journal segments, by age, by bytes and by free space.
+//!
+//! Runs on a thread of its own, so that recording never waits for it; it owns closed segments and evidence of published
+//! verdicts, which no other thread writes. Never deletes what the broker has not acknowledged, evidence with a file
+//! named `keep` in its folder, or the two newest segments, which carry every camera's sequence on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::evidence;
+use super::indexer;
+use super::outbox::time_of;
+use super::reader::{Journal, Segment};
+use super::segment::{self, sync_folder};
+use super::shared::{Shared, free_bytes};
+use super::{JOURNAL_FOLDER, Options, Position, StoreError};
+use crate::frame::CameraId;
+use crate::telemetry::{Counter, chain};
+
+/// A file of this name in an evidence folder keeps it for ever.
+pub(super) const PIN: &str = "keep";
+/// How often age and bytes are looked at.
+const TIDY: Duration = Duration::from_secs(60);
+/// How often free space is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Percent by which more is deleted than must be, so that it is not done all over again for the next verdict.
+const MARGIN: u64 = 5;
+/// How long the journal may take to hear of a camera that has evidence already.
+const NEWCOMER: SignedDuration = SignedDuration::from_mins(10);
+
+/// What retention has done and knows.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Bytes of all evidence, about.
+    evidence_bytes: AtomicI64,
+    pub(super) deleted_evidence: Counter,
+    pub(super) deleted_segments: Counter,
+}
+
+impl Kept {
+    /// Counts evidence that was written or, if negative, deleted.
+    pub(super) fn add_evidence(&self, bytes: i64) {
+        self.evidence_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn evidence_bytes(&self) -> u64 {
+        self.evidence_bytes.load(Ordering::Relaxed).max(0).cast_unsigned()
+    }
+}
+
+/// The limits that are kept to.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    keep: Option<SignedDuration>,
+    max_bytes: u64,
+    min_free: u64,
+}
+
+impl Limits {
+    pub(super) fn new(options: &Options) -> Self {
+        let days = i64::from(options.keep_days);
+        let megabytes = |n: u64| n.saturating_mul(1 << 20);
+        Self {
+            keep: (days > 0).then(|| SignedDuration::from_hours(24 * days)),
+            max_bytes: if options.max_megabytes == 0 { u64::MAX } else { megabytes(options.max_megabytes) },
+            min_free: megabytes(options.min_free_megabytes),
+        }
+    }
+}
+
+/// One evidence folder.
+#[derive(Debug)]
+struct Exhibit {
+    recorded_at: Timestamp,
+    folder: PathBuf,
+}
+
+/// The retention thread's own things.
+pub(super) struct Retention {
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+}
+
+impl Retention {
+    /// Makes room until the store is closed.
+    pub(super) fn run(self) {
+        let counted = bytes_below(&self.shared.path.join(evidence::FOLDER));
+        self.shared.kept.add_evidence(counted.cast_signed());
+        let mut tidied: Option<Instant> = None;
+        loop {
+            let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);
+            if pressed || tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+                let free = || free_bytes(&self.shared.path).unwrap_or(u64::MAX);
+                if let Err(error) = self.tidy(Timestamp::now(), &free) {
+                    warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
+                }
+                tidied = Some(Instant::now());
+            }
+            if self.shared.closed.sleep(LOOK) {
+                return;
+            }
+        }
+    }
+
+    /// Deletes what is too old, then the oldest evidence and then the oldest segments until the limits are kept.
+    pub(super) fn tidy(&self, now: Timestamp, free: &dyn Fn() -> u64) -> Result<(), StoreError> {
+        let published = self.shared.outbox.published();
+        let oldest_kept = self.limits.keep.and_then(|keep| now.checked_sub(keep).ok());
+        let mut exhibits = self.deletable_evidence(published, now)?.into_iter().peekable();
+        let aged = |recorded: Timestamp| oldest_kept.is_some_and(|oldest| recorded < oldest);
+        while let Some(exhibit) = exhibits.next_if(|exhibit| aged(exhibit.recorded_at)) {
+            self.delete_evidence(&exhibit);
+        }
+        for (segment, next) in self.deletable_segments(published)? {
+            let begun = Timestamp::from_nanosecond(next.header.created_ns.into()).unwrap_or(now);
+            let empty = segment.header.first == next.header.first;
+            if !empty && !aged(begun) {
+                break;
+            }
+            self.delete_segment(&segment)?;
+        }
+        if !self.over(self.other_bytes(), free, 0) {
+            return Ok(());
+        }
+        let other = self.other_bytes();
+        for exhibit in exhibits {
+            self.delete_evidence(&exhibit);
+            if !self.over(other, free, MARGIN) {
+                return Ok(());
+            }
+        }
+        for (segment, _) in self.deletable_segments(published)? {
+            self.delete_segment(&segment)?;
+            if !self.over(self.other_bytes(), free, MARGIN) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether more is kept, or less is free, than the limits say, with `margin` percent to spare.
+    fn over(&self, other: u64, free: &dyn Fn() -> u64, margin: u64) -> bool {
+        let bytes = other + self.shared.kept.evidence_bytes();
+        let max = self.limits.max_bytes - self.limits.max_bytes / 100 * margin;
+        let min_free = self.limits.min_free + self.limits.min_free / 100 * margin;
+        bytes > max || free() < min_free
+    }
+
+    /// Bytes of journal and index.
+    fn other_bytes(&self) -> u64 {
+        [JOURNAL_FOLDER, indexer::FOLDER]
+            .iter()
+            .map(|folder| bytes_below(&self.shared.path.join(folder)))
+            .sum()
+    }
+
+    /// The segments that may be deleted, each with the one after it, oldest first.
+    fn deletable_segments(&self, published: Position) -> Result<Vec<(Segment, Segment)>, StoreError> {
+        let segments = self.shared.reader.segments()?;
+        let closed = segments.len().saturating_sub(2);
+        let pairs = segments.iter().cloned().zip(segments.iter().skip(1).cloned()).take(closed);
+        Ok(pairs.take_while(|(_, next)| next.header.first.0 <= published.0 + 1).collect())
+    }
+
+    fn delete_segment(&self, segment: &Segment) -> Result<(), StoreError> {
+        let folder = self.shared.path.join(JOURNAL_FOLDER);
+        let path = segment::path(&folder, segment.number);
+        fs::remove_file(&path).map_err(StoreError::file("delete", &path))?;
+        sync_folder(&folder).map_err(StoreError::file("sync", &folder))?;
+        self.shared.kept.deleted_segments.increment();
+        info!(segment = segment.number, "a journal segment was deleted to keep to the limits");
+        Ok(())
+    }
+
+    /// The evidence that may be deleted, oldest first.
+    fn deletable_evidence(&self, published: Position, now: Timestamp) -> Result<Vec<Exhibit>, StoreError> {
+        let Some(sequences) = sequences_upto(&self.shared.reader, published)? else { return Ok(Vec::new()) };
+        let all_published = self.shared.outbox.newest() <= published;
+        let newcomer = now.checked_sub(NEWCOMER).unwrap_or(now);
+        let mut exhibits = Vec::new();
+        for camera in folders(&self.shared.path.join(evidence::FOLDER)) {
+            let name = camera.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let Some(id) = name else { continue };
+            let last = sequences.get::<CameraId>(&id).copied();
+            for folder in folders(&camera).iter().flat_map(|day| folders(day)) {
+                let name = folder.file_name().and_then(|name| name.to_str()).and_then(|n| n.split_once('-'));
+                let Some((sequence, id)) = name else { continue };
+                let (Ok(sequence), Ok(id)) = (sequence.parse::<u64>(), id.parse::<Uuid>()) else { continue };
+                let Some(recorded_at) = time_of(id) else { continue };
+                let published = match last {
+                    Some(last) => sequence <= last,
+                    None => all_published && recorded_at < newcomer,
+                };
+                if published {
+                    exhibits.push(Exhibit { recorded_at, folder });
+                }
+            }
+        }
+        exhibits.sort_unstable_by_key(|exhibit| exhibit.recorded_at);
+        Ok(exhibits)
+    }
+
+    fn delete_evidence(&self, exhibit: &Exhibit) {
+        let folder = &exhibit.folder;
+        if folder.join(PIN).exists() {
+            return;
+        }
+        let bytes = bytes_below(folder);
+        match fs::remove_dir_all(folder) {
+            Ok(()) => {
+                self.shared.kept.add_evidence(-bytes.cast_signed());
+                self.shared.kept.deleted_evidence.increment();
+                // Only empty ones go.
+                for above in folder.ancestors().skip(1).take(2) {
+                    let _not_empty = fs::remove_dir(above);
+                }
+            }
+            Err(error) => {
+                warn!(folder = %folder.display(), error = %chain(&error), "evidence cannot be deleted");
+            }
+        }
+    }
+}
+
+/// Each camera's last sequence up to position `upto`; `None` if the journal does not tell for certain.
+fn sequences_upto(reader: &Journal, upto: Position) -> Result<Option<BTreeMap<CameraId, u64>>, StoreError> {
+    let segments = reader.segments()?;
+    let Some(segment) = segments.iter().rev().find(|s| s.header.first.0 <= upto.0 + 1) else {
+        // Nothing that is kept was published.
+        return Ok(None);
+    };
+    let Some(before) = &segment.before else { return Ok(None) };
+    let mut sequences = before.sequences.clone();
+    let mut cursor = reader.after(Position(segment.header.first.0.saturating_sub(1)));
+    while cursor.wants() <= upto {
+        match cursor.next()? {
+            Some(found) if found.position <= upto => {
+                sequences.insert(found.verdict.camera().clone(), found.verdict.sequence);
+            }
+            _ => break,
+        }
+    }
+    Ok(Some(sequences))
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Bytes on disk of all files below `path`, in whole blocks.
+fn bytes_below(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => evidence::on_disk(meta.len()),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}

@@ -1,0 +1,124 @@
+//! What retention deletes, and what it never does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::retention::{Limits, PIN, Retention};
+use super::tests::{options, request};
+use super::*;
+use crate::verdict::Verdict;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A store that has seen `lives` starts with `each` verdicts of two cameras each, all with evidence.
+fn store_of(folder: &Path, lives: usize, each: usize) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for _ in 0..lives {
+        let (handle, thread) = Store::open(&options(folder), "box").unwrap();
+        let evidence = || Some(Evidence { picture: vec![7; 5000], extension: "png", heatmap_png: None });
+        let record =
+            |n| handle.record(RecordRequest { evidence: evidence(), ..request(["top", "side"][n % 2], 0.9) });
+        let pending: Vec<_> = (0..each).map(record).collect();
+        verdicts.extend(pending.into_iter().map(|p| p.wait().unwrap()));
+        thread.close(SOON).unwrap();
+    }
+    verdicts
+}
+
+fn retention(handle: &StoreHandle, keep_days: u32, max_megabytes: u64) -> Retention {
+    let limits =
+        Limits::new(&Options { keep_days, max_megabytes, min_free_megabytes: 1, ..Options::default() });
+    Retention { shared: handle.shared.clone(), limits }
+}
+
+fn later(days: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(24 * days)
+}
+
+const PLENTY: fn() -> u64 = || u64::MAX;
+const NONE: fn() -> u64 = || 0;
+
+#[test]
+fn what_is_too_old_goes_once_it_is_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let verdicts = store_of(folder.path(), 4, 2);
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let retention = retention(&handle, 30, 0);
+    let kept = || verdicts.iter().filter(|v| handle.evidence(v).is_some()).count();
+    retention.tidy(later(31), &PLENTY).unwrap();
+    assert_eq!((kept(), handle.outbox(Position::START, 100).unwrap().len()), (8, 8), "nothing is published");
+    handle.published(Position(5));
+    retention.tidy(later(29), &PLENTY).unwrap();
+    assert_eq!((kept(), handle.outbox(Position::START, 100).unwrap().len()), (8, 8), "nothing is old");
+    retention.tidy(later(31), &PLENTY).unwrap();
+    assert_eq!((kept(), handle.outbox(Position::START, 100).unwrap().len()), (3, 4));
+    assert_eq!(handle.outbox(Position(5), 100).unwrap().len(), 3);
+    handle.published(Position(8));
+    retention.tidy(later(31), &PLENTY).unwrap();
+    assert_eq!(kept(), 0);
+    // The newest closed segment carries the sequences on, and stays.
+    assert_eq!(handle.outbox(Position::START, 100).unwrap().len(), 2);
+    assert_eq!(handle.record(request("top", 0.1)).wait().unwrap().sequence, 5);
+}
+
+#[test]
+fn sequences_go_on_when_everything_old_was_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    store_of(folder.path(), 2, 4);
+    for life in 0..5 {
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        handle.published(Position(100));
+        retention(&handle, 1, 0).tidy(later(100), &NONE).unwrap();
+        let verdict = handle.record(request("side", 0.1)).wait().unwrap();
+        assert_eq!(verdict.sequence, 5 + life);
+        handle.published(Position(100));
+        thread.close(SOON).unwrap();
+    }
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    assert_eq!(handle.record(request("top", 0.1)).wait().unwrap().sequence, 5);
+    assert_eq!(handle.tip().borrow().0, 14);
+}
+
+#[test]
+fn for_space_the_oldest_evidence_goes_before_any_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let verdicts = store_of(folder.path(), 4, 4);
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    handle.published(Position(16));
+    let pinned = handle.evidence(&verdicts[1]).unwrap();
+    std::fs::write(pinned.join(PIN), "").unwrap();
+    let retention = retention(&handle, 0, 0);
+    let enough_after = |deleted: u64| {
+        let shared = handle.shared.clone();
+        move || if shared.kept.deleted_evidence.get() >= deleted { u64::MAX } else { 0 }
+    };
+    retention.tidy(later(0), &enough_after(3)).unwrap();
+    let there: Vec<_> = verdicts.iter().map(|v| handle.evidence(v).is_some()).collect();
+    assert_eq!(there[..6], [false, true, false, false, true, true]);
+    assert_eq!(handle.outbox(Position::START, 100).unwrap().len(), 16);
+    retention.tidy(later(0), &NONE).unwrap();
+    assert!(pinned.exists());
+    assert_eq!(verdicts.iter().filter(|v| handle.evidence(v).is_some()).count(), 1);
+    assert_eq!(handle.outbox(Position::START, 100).unwrap().len(), 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn what_is_not_published_is_never_deleted(published in 0u64..=12, days in 0i64..100) {
+        let folder = tempfile::tempdir().unwrap();
+        let verdicts = store_of(folder.path(), 3, 4);
+        let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+        handle.published(Position(published));
+        retention(&handle, 1, 1).tidy(later(days), &NONE).unwrap();
+        let left = handle.outbox(Position(published), 100).unwrap();
+        prop_assert!(left.iter().map(|(p, _)| p.0).eq(published + 1..=12));
+        for (at, verdict) in verdicts.iter().enumerate() {
+            let unpublished = at as u64 >= published;
+            prop_assert_eq!(handle.evidence(verdict).is_some(), unpublished, "{}", at);
+        }
+    }
+}
