@@ -4,11 +4,12 @@
 //! looks (`draw`).
 
 use std::f32::consts::TAU;
+use std::ops::Range;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::scene::{BORE, HOLE_CIRCLE, HOLES, RADIUS, RING};
+use super::scene::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING};
 
 /// A kind of defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,14 +84,25 @@ pub(super) fn hole(k: usize) -> [f32; 2] {
     polar(HOLE_CIRCLE, TAU * (k as f32 + 0.5) / HOLES as f32)
 }
 
+/// A place on the face, at `radii` from the centre and off the bolt holes, which would swallow a defect.
+fn on_face(rng: &mut ChaCha8Rng, radii: Range<f32>) -> [f32; 2] {
+    loop {
+        let place = polar(rng.random_range(radii.clone()), rng.random_range(0.0..TAU));
+        let clear = |[x, y]: [f32; 2]| (place[0] - x).hypot(place[1] - y) > HOLE + 0.024;
+        if (0..HOLES).map(hole).all(clear) {
+            return place;
+        }
+    }
+}
+
 impl Defect {
     pub(super) fn new(kind: DefectKind, rng: &mut ChaCha8Rng) -> Self {
         let angle = rng.random_range(0.0..TAU);
         match kind {
             DefectKind::Scratch => {
                 // Its middle lies on the face and it is short enough to stay there.
-                let middle = polar(rng.random_range(0.25..0.33), angle);
-                let heading = angle + TAU / 4.0 + rng.random_range(-0.8..0.8);
+                let middle = on_face(rng, 0.25..0.33);
+                let heading = middle[1].atan2(middle[0]) + TAU / 4.0 + rng.random_range(-0.8..0.8);
                 let half = polar(rng.random_range(0.065..0.1), heading);
                 let bend = polar(rng.random_range(-0.015..0.015), heading + TAU / 4.0);
                 let from = [middle[0] - half[0], middle[1] - half[1]];
@@ -98,12 +110,11 @@ impl Defect {
                 let middle = [middle[0] + bend[0], middle[1] + bend[1]];
                 Self::Scratch { points: [from, middle, to], width: rng.random_range(0.0055..0.008) }
             }
-            DefectKind::Dent => Self::Dent {
-                centre: polar(rng.random_range(0.235..0.36), angle),
-                radius: rng.random_range(0.022..0.038),
-            },
+            DefectKind::Dent => {
+                Self::Dent { centre: on_face(rng, 0.25..0.355), radius: rng.random_range(0.022..0.038) }
+            }
             DefectKind::MissingHole => Self::MissingHole(rng.random_range(0..HOLES)),
-            DefectKind::Contamination => Self::contamination(angle, rng),
+            DefectKind::Contamination => Self::contamination(rng),
             DefectKind::WrongColor => {
                 let colours =
                     [[0.16, 0.34, 0.62], [0.12, 0.12, 0.13], [0.70, 0.66, 0.20], [0.55, 0.10, 0.12]];
@@ -111,11 +122,8 @@ impl Defect {
             }
             DefectKind::Burr => {
                 let at_bore = rng.random_bool(0.5);
-                let (centre, radius) = if at_bore {
-                    ([0.0; 2], BORE)
-                } else {
-                    (hole(rng.random_range(0..HOLES)), super::scene::HOLE)
-                };
+                let (centre, radius) =
+                    if at_bore { ([0.0; 2], BORE) } else { (hole(rng.random_range(0..HOLES)), HOLE) };
                 let height = rng.random_range(0.022..0.030) * if at_bore { 1.5 } else { 1.0 };
                 Self::Burr { centre, radius, towards: polar(1.0, angle), height, seed: rng.random() }
             }
@@ -129,8 +137,8 @@ impl Defect {
         }
     }
 
-    fn contamination(angle: f32, rng: &mut ChaCha8Rng) -> Self {
-        let [x, y] = polar(rng.random_range(RING + 0.04..0.35), angle);
+    fn contamination(rng: &mut ChaCha8Rng) -> Self {
+        let [x, y] = on_face(rng, RING + 0.05..0.35);
         let size = rng.random_range(0.7..1.25f32);
         let drops = std::array::from_fn(|i| {
             let radius = if i == 0 { 0.034 } else { rng.random_range(0.010..0.024) } * size;

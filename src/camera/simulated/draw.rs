@@ -4,6 +4,7 @@
 //! shadow, the turned face with the bow-tie shine that concentric grooves have, the sealing ring, the bevelled bores, the
 //! engraved code; then exposure, vignetting and the sensor's noise. Not here: what is drawn (`scene`, `defect`).
 
+use super::belt::Belt;
 use super::defect::{Defect, hole};
 use super::noise::{along, grain, hash, over, step};
 use super::scene::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING, RING_HALF_WIDTH, Scene};
@@ -23,11 +24,11 @@ const CODE_AT: [f32; 2] = [HOLE_CIRCLE, 0.0];
 const CODE: u32 = 0x51ab_1e5d;
 
 fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
-    [0, 1, 2].map(|i| a[i] + (b[i] - a[i]) * t)
+    [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t]
 }
 
 fn lit(colour: Rgb, light: f32) -> Rgb {
-    colour.map(|c| c * light)
+    [colour[0] * light, colour[1] * light, colour[2] * light]
 }
 
 fn length(x: f32, y: f32) -> f32 {
@@ -39,17 +40,14 @@ pub(super) fn draw(scene: &Scene, size: Size) -> Picture {
     let side = size.width.min(size.height) as f32;
     let painter = Painter::new(scene, 1.0 / side);
     let along = |i: u32, length: u32| (i as f32 + 0.5 - length as f32 / 2.0) / side;
-    // The belt's weave is the product of a wave along each axis; sines are dear.
-    let wave = |at: f32, run: f32| ((at + run) * 300.0).sin();
-    let columns: Vec<_> =
-        (0..size.width).map(|i| along(i, size.width)).map(|x| (x, wave(x, scene.belt[0]))).collect();
+    let xs: Vec<_> = (0..size.width).map(|i| along(i, size.width)).collect();
+    let mut belt = Belt::new(scene, &xs);
     let mut rgb = Vec::with_capacity(size.pixels() as usize * 3);
     for row in 0..size.height {
         let y = along(row, size.height);
-        let across = wave(y, scene.belt[1]);
-        for (index, (x, wave)) in (row * size.width..).zip(&columns) {
-            let colour = painter.pixel(Place { x: *x, y, weave: wave * across });
-            rgb.extend(painter.sense(colour, index));
+        for ((index, x), belt) in (row * size.width..).zip(&xs).zip(belt.row(y)) {
+            let colour = painter.pixel(Place { x: *x, y, belt: *belt });
+            rgb.extend_from_slice(&painter.sense(colour, index));
         }
     }
     Picture::new(size, rgb).expect("three bytes a pixel were drawn: this is a bug")
@@ -60,9 +58,26 @@ pub(super) fn draw(scene: &Scene, size: Size) -> Picture {
 struct Place {
     x: f32,
     y: f32,
-    /// The belt's weave there, −1 to 1.
-    weave: f32,
+    /// The belt's brightness there.
+    belt: f32,
 }
+
+impl Place {
+    fn belt(self) -> Rgb {
+        lit([0.085, 0.205, 0.185], self.belt)
+    }
+}
+
+/// What the lathe left at one radius.
+#[derive(Clone, Copy)]
+struct Turning {
+    fine: f32,
+    coarse: f32,
+    groove: f32,
+}
+
+/// Samples of the turning marks per pixel of radius.
+const MARKS_PER_PIXEL: f32 = 6.0;
 
 struct Painter<'a> {
     scene: &'a Scene,
@@ -70,7 +85,11 @@ struct Painter<'a> {
     pixel: f32,
     /// The lamp's direction, in the part's coordinates.
     lamp: [f32; 2],
+    /// A second, weaker lamp, nearly square to the first.
+    second_lamp: [f32; 2],
     holes: Vec<[f32; 2]>,
+    /// The turning marks by radius.
+    turning: Vec<Turning>,
 }
 
 impl<'a> Painter<'a> {
@@ -80,7 +99,20 @@ impl<'a> Painter<'a> {
         let drilled =
             |k: &usize| !matches!(scene.defect, Some(Defect::MissingHole(missing)) if missing == *k);
         let holes = (0..HOLES).filter(drilled).map(hole).collect();
-        Self { scene, pixel, lamp: [c * x + s * y, c * y - s * x], holes }
+        let lamp = [c * x + s * y, c * y - s * x];
+        let second_lamp = [-lamp[1] * 0.96 + lamp[0] * 0.28, lamp[0] * 0.96 + lamp[1] * 0.28];
+        let last = (RADIUS / pixel * MARKS_PER_PIXEL) as u32 + 2;
+        let turning = (0..=last).map(|i| Self::turning(scene, i as f32 * pixel / MARKS_PER_PIXEL)).collect();
+        Self { scene, pixel, lamp, second_lamp, holes, turning }
+    }
+
+    fn turning(scene: &Scene, r: f32) -> Turning {
+        let groove = |at: f32| step(0.0055, 0.0015, (r - at).abs());
+        Turning {
+            fine: along(scene.surface, r * 430.0) * 0.6 + along(scene.surface ^ 0x55, r * 170.0) * 0.4,
+            coarse: along(901, r * 36.0),
+            groove: 1.0 - 0.38 * groove(0.228) - 0.38 * groove(0.362),
+        }
     }
 
     /// The light that reaches one pixel, before the sensor.
@@ -97,7 +129,7 @@ impl<'a> Painter<'a> {
         if cover < 1.0 {
             let shadow = length(dx + 0.022 * scene.lamp[0], dy + 0.022 * scene.lamp[1]) - RADIUS;
             let light = 1.0 - 0.62 * step(0.035, -0.02, shadow);
-            colour = lit(self.belt(place), light);
+            colour = lit(place.belt(), light);
         }
         if cover > 0.0 {
             colour = mix(colour, self.part(place, [u, v, r], outside), cover);
@@ -121,12 +153,6 @@ impl<'a> Painter<'a> {
         }
     }
 
-    fn belt(&self, place: Place) -> Rgb {
-        let (x, y) = (place.x + self.scene.belt[0], place.y + self.scene.belt[1]);
-        let worn = over(11, x * 5.0, y * 1.6) * 0.5 + over(12, x * 38.0, y * 9.0) * 0.3;
-        lit([0.085, 0.205, 0.185], 1.0 + 0.16 * place.weave + 0.20 * worn)
-    }
-
     /// The part's own light, inside its rim.
     fn part(&self, place: Place, [u, v, r]: [f32; 3], outside: f32) -> Rgb {
         let towards_hole = self.nearest_hole(u, v, r);
@@ -141,12 +167,20 @@ impl<'a> Painter<'a> {
         let mut colour = self.face(u, v, r);
         let (radial_u, radial_v) = (u / r.max(1e-6), v / r.max(1e-6));
         // Bevels look outwards at the rim and inwards at bores.
-        let bevel = |distance: f32| step(BEVEL + self.pixel, BEVEL - self.pixel, distance);
-        let towards_lamp = |a: f32, b: f32| a * self.lamp[0] + b * self.lamp[1];
-        let edge = |facing: f32| lit([0.80, 0.81, 0.83], (0.50 + 0.62 * facing).max(0.10));
-        colour = mix(colour, edge(towards_lamp(radial_u, radial_v)), bevel(-outside));
-        colour = mix(colour, edge(-towards_lamp(radial_u, radial_v)), bevel(-bore_depth));
-        colour = mix(colour, edge(-towards_lamp(hole_u, hole_v)), bevel(-hole_depth));
+        for (distance, out_u, out_v) in [
+            (-outside, radial_u, radial_v),
+            (-bore_depth, -radial_u, -radial_v),
+            (-hole_depth, -hole_u, -hole_v),
+        ] {
+            if distance < BEVEL + self.pixel {
+                let facing = out_u * self.lamp[0] + out_v * self.lamp[1];
+                let edge = lit([0.80, 0.81, 0.83], (0.50 + 0.62 * facing).max(0.10));
+                colour = mix(colour, edge, step(BEVEL + self.pixel, BEVEL - self.pixel, distance));
+            }
+        }
+        if through <= 0.0 {
+            return colour;
+        }
         mix(colour, inside(), through)
     }
 
@@ -170,7 +204,7 @@ impl<'a> Painter<'a> {
     fn through_hole(&self, place: Place, [u, v]: [f32; 2], bore_depth: f32, hole_depth: f32) -> Rgb {
         let in_bore = bore_depth > hole_depth;
         let depth = if in_bore { bore_depth } else { hole_depth };
-        let belt = self.belt(place);
+        let belt = place.belt();
         let wall = step(0.016, 0.004, depth) * 0.85;
         if !in_bore {
             return mix(lit(belt, 0.26), [0.05, 0.05, 0.06], wall);
@@ -208,17 +242,12 @@ impl<'a> Painter<'a> {
             let facing = 1.0 - tangent * tangent;
             facing * facing * facing
         };
-        let first = across(self.lamp);
-        let second =
-            across([-self.lamp[1] * 0.96 + self.lamp[0] * 0.28, self.lamp[0] * 0.96 + self.lamp[1] * 0.28]);
-        let surface = self.scene.surface;
-        let fine = along(surface, r * 430.0) * 0.6 + along(surface ^ 0x55, r * 170.0) * 0.4;
-        let coarse = along(901, r * 36.0);
+        let (first, second) = (across(self.lamp), across(self.second_lamp));
+        let place = (r / self.pixel * MARKS_PER_PIXEL) as usize;
+        let Turning { fine, coarse, groove } = self.turning[place.min(self.turning.len() - 1)];
         let shine = 0.30 * first * first + 0.10 * second * second * second;
         let light = 0.50 + shine + (0.035 + 0.10 * shine) * fine + 0.018 * coarse;
-        let groove = |at: f32| step(0.0055, 0.0015, (r - at).abs());
-        let light = light * (1.0 - 0.38 * groove(0.228) - 0.38 * groove(0.362));
-        lit([0.985, 1.0, 1.03], light)
+        lit([0.985, 1.0, 1.03], light * groove)
     }
 
     fn ring(&self, radial_u: f32, radial_v: f32, r: f32) -> Rgb {
@@ -332,12 +361,9 @@ impl<'a> Painter<'a> {
     fn sense(&self, colour: Rgb, index: u32) -> [u8; 3] {
         // Luminance noise is shared by the channels, as demosaicing shares it.
         let [shared, own @ ..] = grain(self.scene.sensor, index);
-        let channel = |i: usize| {
-            let value = colour[i].clamp(0.0, 1.0);
-            let sigma = 0.0045 + 0.0085 * value.sqrt();
-            ((value + sigma * (0.75 * shared + 0.55 * own[i])) * 255.0 + 0.5).clamp(0.0, 255.0) as u8
-        };
-        [0, 1, 2].map(channel)
+        let sigma = 0.0045 + 0.0085 * colour[1].max(0.0).sqrt();
+        let channel = |i: usize| (colour[i] + sigma * (0.75 * shared + 0.55 * own[i])) * 255.0 + 0.5;
+        [channel(0) as u8, channel(1) as u8, channel(2) as u8]
     }
 }
 

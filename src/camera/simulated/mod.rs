@@ -3,6 +3,7 @@
 //! In: a seed and a part's number, which decide everything. Out: frames as a camera would deliver them, each with the
 //! truth about its part. Owned by one capture thread. Not here: opinions about what the detector should find.
 
+mod belt;
 mod dataset;
 mod defect;
 mod draw;

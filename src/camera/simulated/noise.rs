@@ -16,12 +16,13 @@ fn even(h: u32) -> f32 {
 }
 
 /// The whole number at or below `x`; `f32::floor` is a call into the C library on the processors that builds must run on.
-fn floor(x: f32) -> i32 {
+pub(super) fn floor(x: f32) -> i32 {
     let cut = x as i32;
     cut - i32::from(cut as f32 > x)
 }
 
-fn ease(t: f32) -> f32 {
+/// Smooth from 0 to 1, level at both.
+pub(super) fn ease(t: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
