@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::history::{Query, evidence_folder};
+use super::evidence::evidence_folder;
+use super::history::Query;
 use super::record::Accepted;
 use super::shared::{Health, Shared};
 use super::thread::Command;

@@ -188,6 +188,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes evidence that was written too late for its verdict.
+    pub(super) fn drop_evidence(&self, verdict: &Verdict, evidence: &Evidence) {
+        let Some(folder) = evidence::evidence_folder(&self.path, verdict) else { return };
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => self.kept.add_evidence(-evidence.bytes_on_disk().cast_signed()),
+            Err(error) => {
+                warn!(folder = %folder.display(), error = %chain(&error), "evidence without a verdict stays");
+            }
+        }
+    }
+
     /// Verdicts are recorded without their evidence.
     pub(super) fn evidence_lost(&self, verdicts: u64, reason: &str) {
         self.evidence_lost.add(verdicts);
