@@ -12,6 +12,7 @@ pub mod publish;
 pub mod settings;
 pub mod shutdown;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod training;
 pub mod verdict;

@@ -2,16 +2,27 @@
 //!
 //! A camera is owned by one capture thread. Not here: decoding (`imaging`), retries, queues and verdicts (`pipeline`).
 
+mod folder;
+mod listing;
 mod options;
+mod pace;
+mod simulated;
+#[cfg(feature = "v4l2")]
+mod v4l2;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::frame::{Frame, SourceRef};
+use crate::frame::{CameraId, Frame, SourceRef};
 
+pub use listing::{CameraListing, Mode};
 pub use options::{FolderMode, FolderOptions, Options, SimulatedOptions, V4l2Format, V4l2Options};
+pub use simulated::{
+    DATASET_FIRST, DatasetCounts, DatasetError, DefectKind, defective_part, normal_part, part, write_dataset,
+};
 
 /// Why a camera gave no frame.
 #[derive(Debug, Error)]
@@ -90,4 +101,43 @@ pub trait Camera: Send {
     /// [`CameraError::BadFrame`] spoils one frame only, and that frame gets a verdict of its own; after an error
     /// that [`CameraError::needs_reopening`], open the camera again.
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError>;
+}
+
+/// Opens the camera `id` as its settings say. `seen` are the files that were judged before a restart; a folder skips
+/// them, so that a program that was killed neither repeats a file nor leaves one out.
+///
+/// # Errors
+/// [`CameraError`], with the remedy.
+pub fn open(
+    id: &CameraId,
+    options: &Options,
+    seen: HashSet<SourceRef>,
+) -> Result<Box<dyn Camera>, CameraError> {
+    match options {
+        Options::Folder(options) => Ok(Box::new(folder::FolderCamera::open(id, options, seen)?)),
+        Options::Simulated(options) => Ok(Box::new(simulated::SimulatedCamera::open(options))),
+        #[cfg(feature = "v4l2")]
+        Options::V4l2(options) => Ok(Box::new(v4l2::V4l2Camera::open(id, options)?)),
+        #[cfg(not(feature = "v4l2"))]
+        Options::V4l2(options) => Err(without_v4l2(&options.device)),
+    }
+}
+
+/// The V4L2 cameras of this box.
+///
+/// # Errors
+/// [`CameraError::Unusable`] where the program was built without them.
+pub fn list() -> Result<Vec<CameraListing>, CameraError> {
+    #[cfg(feature = "v4l2")]
+    return Ok(v4l2::list());
+    #[cfg(not(feature = "v4l2"))]
+    return Err(without_v4l2("V4L2"));
+}
+
+#[cfg(not(feature = "v4l2"))]
+fn without_v4l2(name: &str) -> CameraError {
+    CameraError::Unusable {
+        name: name.to_owned(),
+        message: "this program was built without V4L2 cameras: build it with `--features v4l2`".into(),
+    }
 }

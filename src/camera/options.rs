@@ -59,24 +59,26 @@ impl Default for FolderOptions {
 }
 
 /// A layout of pixels to ask a V4L2 camera for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum V4l2Format {
-    /// The best the camera has at the size and rate asked for: uncompressed before MJPEG.
+    /// The best the camera has at the size and rate asked for: uncompressed before MJPEG, colour before grey.
     #[default]
     Auto,
-    /// JPEG frames: the only way to large pictures at full rate over USB 2.
-    Mjpeg,
-    /// YUV 4:2:2.
-    Yuyv,
-    /// YUV 4:2:0 in two planes.
-    Nv12,
-    /// 8-bit brightness, of monochrome cameras.
-    Grey,
     /// RGB, 8 bits a channel.
     Rgb,
     /// BGR, 8 bits a channel.
     Bgr,
+    /// YUV 4:2:2, brightness first.
+    Yuyv,
+    /// YUV 4:2:2, colour first.
+    Uyvy,
+    /// YUV 4:2:0 in two planes.
+    Nv12,
+    /// JPEG frames: the only way to large pictures at full rate over USB 2.
+    Mjpeg,
+    /// 8-bit brightness, of monochrome cameras.
+    Grey,
 }
 
 /// A Video4Linux camera.
@@ -86,7 +88,7 @@ pub struct V4l2Options {
     /// `/dev/videoN`, a path or a name below `/dev/v4l/by-id` (which stays the same when cameras are replugged), or
     /// a name below `/dev/v4l/by-path` (which names the socket); there is no default. `inspectord cameras` lists them.
     pub device: String,
-    /// The picture's size, `WIDTHxHEIGHT`; absent, the largest that the camera has at the rate asked for.
+    /// The picture's size, `WIDTHxHEIGHT`; absent, the largest that the camera has.
     #[serde(with = "size_text", skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
     /// The layout of pixels.
@@ -221,12 +223,12 @@ mod size_text {
 }
 
 /// A size as people write it.
-mod size_text_required {
+pub(super) mod size_text_required {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::frame::Size;
 
-    pub(super) fn serialize<S: Serializer>(size: &Size, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::camera) fn serialize<S: Serializer>(size: &Size, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(size)
     }
 

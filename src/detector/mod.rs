@@ -4,9 +4,12 @@
 //! Every detector belongs to one thread; the CPU engine borrows the workers that all detectors share.
 //! Not here: training, cameras, and what happens to a finding.
 
+pub mod cpu;
 mod finding;
+pub mod measure;
 pub mod options;
 pub mod reference;
+pub mod untrained;
 
 use thiserror::Error;
 
@@ -14,6 +17,7 @@ use crate::efficientad::{CalibratedModel, maps};
 use crate::frame::{Picture, Region, Size, check_picture_size};
 use crate::verdict::{Finding, ModelRef, Threshold};
 
+pub use cpu::Cpu;
 pub use finding::MAX_REGIONS;
 pub use options::Options;
 pub use reference::Reference;
@@ -108,8 +112,14 @@ pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn
         options::Device::Cuda(n) => candle_core::Device::new_cuda(n)
             .map_err(|e| OpenError::Device { device: options.device.to_string(), message: e.to_string() })?,
     };
-    let name = if device.is_cpu() { "cpu".to_owned() } else { options.device.to_string() };
-    Ok(Box::new(Reference::new(model, device, name)?))
+    match (options.engine, options.device) {
+        (options::Engine::Reference, _) | (_, options::Device::Cuda(_)) => {
+            Ok(Box::new(Reference::new(model, device, options.device.to_string())?))
+        }
+        (options::Engine::Auto | options::Engine::Cpu, _) => {
+            Ok(Box::new(Cpu::new(model, options.thread_count())))
+        }
+    }
 }
 
 /// What an inspection brings: the finding, and the map it was drawn from.

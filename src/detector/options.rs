@@ -136,7 +136,7 @@ impl Options {
     }
 
     /// The number of threads that 0 stands for, or the one that was asked for.
-    pub(crate) fn thread_count(&self) -> usize {
+    pub fn thread_count(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n.min(MAX_THREADS),

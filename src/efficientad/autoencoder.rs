@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use rand::RngCore;
 
 use super::architecture::{Architecture, ConvShape};
-use super::ops;
+use super::ops::{Features, Layer};
 
 /// Share of the decoder's activations that training silences (paper table 7).
 const DROPOUT: f64 = 0.2;
@@ -34,9 +34,9 @@ impl Conv {
         Ok(Self { shape, weight, bias })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = ops::conv2d(x, &self.weight, Some(&self.bias), self.shape.stride, self.shape.padding)?;
-        if self.shape.relu { x.relu() } else { Ok(x) }
+    fn forward(&self, x: &Features) -> Result<Features> {
+        let ConvShape { stride, padding, relu, .. } = self.shape;
+        x.layer(&self.weight, &self.bias, Layer { stride, padding, relu, pool: None })
     }
 }
 
@@ -60,23 +60,23 @@ impl Autoencoder {
     /// Its guess for `x [b, 3, H, W]`: `[b, C, H/4−8, W/4−8]`. With `dropout`, a fifth of the decoder's activations
     /// is silenced as the generator says, which is for training only.
     pub fn forward(&self, x: &Tensor, mut dropout: Option<&mut dyn RngCore>) -> Result<Tensor> {
-        let mut x = x.clone();
+        let mut x = Features::new(x)?;
         for conv in &self.encoder {
             x = conv.forward(&x)?;
         }
         for (i, conv) in self.decoder.iter().enumerate() {
             if let Some(&[rows, columns]) = self.sizes.get(i) {
-                x = ops::resize_bilinear(&x, rows, columns)?;
+                x = x.resize(rows, columns)?;
             }
             x = conv.forward(&x)?;
             // The last two convolutions, after the resize to the map's size, have no dropout.
             if i + 2 < self.decoder.len()
                 && let Some(rng) = dropout.as_deref_mut()
             {
-                x = drop_out(&x, rng)?;
+                x = x.map(|x| drop_out(x, rng))?;
             }
         }
-        Ok(x)
+        x.into_tensor()
     }
 }
 

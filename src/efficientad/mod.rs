@@ -5,6 +5,7 @@
 
 pub mod architecture;
 pub mod autoencoder;
+pub mod backbone;
 pub mod bundle;
 pub mod initialise;
 pub mod input;
@@ -18,6 +19,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, PdnSize};
 pub use autoencoder::Autoencoder;
+pub use backbone::{Backbone, BackboneError, BackboneKind, Describer};
 pub use bundle::{BundleError, CalibratedModel, TrainedModel, load_teacher};
 pub use manifest::{Calibration, HeldOut, Manifest, PictureSet, ThresholdMethod, TrainingRecord};
 pub use maps::MapQuantiles;

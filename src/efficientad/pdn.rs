@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::architecture::PdnLayer;
-use super::ops;
+use super::ops::{Features, Layer};
 
 /// A patch description network whose tensors are `conv1.weight`, `conv1.bias`, `conv2.weight`, …
 #[derive(Debug, Clone)]
@@ -41,17 +41,16 @@ impl Pdn {
     }
 
     fn run(&self, x: &Tensor, padded: bool) -> Result<Tensor> {
-        let mut x = x.clone();
+        let mut x = Features::new(x)?;
         for (layer, weight, bias) in &self.layers {
-            let padding = if padded { layer.distillation_padding } else { 0 };
-            x = ops::conv2d(&x, weight, Some(bias), 1, padding)?;
-            if layer.relu {
-                x = x.relu()?;
-            }
-            if layer.pool {
-                x = ops::avg_pool2(&x, usize::from(padded))?;
-            }
+            let what = Layer {
+                stride: 1,
+                padding: if padded { layer.distillation_padding } else { 0 },
+                relu: layer.relu,
+                pool: layer.pool.then_some(usize::from(padded)),
+            };
+            x = x.layer(weight, bias, what)?;
         }
-        Ok(x)
+        x.into_tensor()
     }
 }

@@ -18,8 +18,7 @@ use thiserror::Error;
 
 use super::{jpeg, raw};
 use crate::frame::{
-    InvalidPicture, MAX_ENCODED_BYTES, MAX_PICTURE_SIDE, Picture, PixelFormat, Pixels, Size,
-    check_picture_size,
+    InvalidPicture, MAX_ENCODED_BYTES, Picture, PixelFormat, Pixels, Size, check_picture_size,
 };
 
 /// The most bytes that a picture may take while it is decoded: 64 MiPx of RGB at 8 bits fit, at 16 bits 42 MiPx do.
@@ -206,6 +205,25 @@ pub fn load(path: &Path) -> Result<Picture, LoadError> {
     decode_bytes(&bytes).map_err(|source| LoadError::Decode { path: path.to_owned(), source })
 }
 
+/// Whether the last bytes are there of what the first bytes promise; for files that may still be being written. A
+/// picture that looks complete may be damaged all the same.
+pub fn looks_complete(bytes: &[u8]) -> bool {
+    let u32_at = |at: usize, from: fn([u8; 4]) -> u32| {
+        bytes.get(at..at + 4).map_or(u32::MAX, |b| from([b[0], b[1], b[2], b[3]])) as usize
+    };
+    match Format::of(bytes) {
+        None => false,
+        Some(Format::Png) => check_png_end(bytes).is_ok(),
+        // Cameras pad their frames with zeros.
+        Some(Format::Jpeg) => {
+            bytes.iter().rposition(|&b| b != 0).is_some_and(|end| bytes[..=end].ends_with(&[0xff, 0xd9]))
+        }
+        Some(Format::Bmp) => u32_at(2, u32::from_le_bytes) <= bytes.len(),
+        Some(Format::Tiff) if bytes.starts_with(b"II") => u32_at(4, u32::from_le_bytes) < bytes.len(),
+        Some(Format::Tiff) => u32_at(4, u32::from_be_bytes) < bytes.len(),
+    }
+}
+
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODED_BYTES);
@@ -314,5 +332,125 @@ fn looks_like(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// The longest side, as the JPEG decoder wants it.
-pub(super) const MAX_SIDE: usize = MAX_PICTURE_SIDE as usize;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imaging::tests::{golden, golden_path};
+
+    fn file(name: &str) -> Vec<u8> {
+        std::fs::read(golden_path(name)).unwrap()
+    }
+
+    /// The largest difference of two pictures in any channel.
+    fn difference(a: &Picture, b: &Picture) -> u8 {
+        assert_eq!(a.size(), b.size());
+        a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    }
+
+    // The files come from `tests/goldens/pictures.py`, written and read by Pillow.
+    #[test]
+    fn lossless_formats_read_as_pillow_reads_them() {
+        let (rgb, grey) = (golden("rgb.png"), golden("grey.png"));
+        for name in ["rgb_lzw.tiff", "rgb.bmp", "alpha.png"] {
+            assert_eq!(difference(&golden(name), &rgb), 0, "{name}");
+        }
+        for name in ["grey16.png", "grey16.tiff"] {
+            assert_eq!(difference(&golden(name), &grey), 0, "{name}");
+        }
+        for name in ["palette.png", "palette.bmp"] {
+            assert_eq!(difference(&golden(name), &golden("palette_as_rgb.png")), 0, "{name}");
+        }
+    }
+
+    // Decoders may round their inverse transforms and colours differently, by a level or two each.
+    #[test]
+    fn jpegs_read_as_pillow_reads_them() {
+        for name in ["444", "422", "420", "restarts", "progressive", "optimized"] {
+            let (ours, pillows) = (golden(&format!("{name}.jpg")), golden(&format!("{name}_as_rgb.png")));
+            assert!(difference(&ours, &pillows) <= 4, "{name}: {}", difference(&ours, &pillows));
+        }
+        assert!(difference(&golden("grey.jpg"), &golden("grey.png")) < 60);
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        for (name, what) in [("cmyk.jpg", "CMYK"), ("cmyk.tiff", "CMYK"), ("float.tiff", "32")] {
+            let error = load(&golden_path(name)).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_is_called_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let zeros = [0; 100];
+        let contents: [(&[u8], &str); 5] = [
+            ("Prüfbericht, Seite 1\n".as_bytes(), "a text file"),
+            (b"", "an empty file"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (&zeros, "interrupted copy"),
+            (&[1, 2, 3, 0], "something unknown"),
+        ];
+        for (content, said) in contents {
+            let path = folder.path().join("part.png");
+            std::fs::write(&path, content).unwrap();
+            let error = crate::telemetry::chain(&load(&path).unwrap_err());
+            assert!(error.contains("part.png") && error.contains(said), "{error}");
+        }
+        assert!(matches!(load(folder.path()), Err(LoadError::NotAFile(_))));
+        assert!(matches!(load(&folder.path().join("none")), Err(LoadError::File { .. })));
+    }
+
+    #[test]
+    fn a_picture_of_30000_by_30000_is_refused_on_its_header() {
+        let mut png = file("rgb.png");
+        png[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+        let mut bmp = file("rgb.bmp");
+        bmp[18..26].copy_from_slice(&[0x30, 0x75, 0, 0, 0x30, 0x75, 0, 0]);
+        let mut jpeg = file("420.jpg");
+        let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x75, 0x30, 0x75, 0x30]);
+        let mut tiff = file("grey16.tiff");
+        // The values of its entries for width, height and rows per strip.
+        for value in [18, 30, 90] {
+            tiff[value..value + 2].copy_from_slice(&[0x30, 0x75]);
+        }
+        for bytes in [png, bmp, jpeg, tiff] {
+            let format = Format::of(&bytes).unwrap();
+            let error = decode_bytes(&bytes).unwrap_err();
+            assert!(error.to_string().contains("30000x30000"), "{format:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_refused_wherever_the_cut_is() {
+        for name in ["rgb.png", "rgb.bmp", "rgb_lzw.tiff", "420.jpg", "restarts.jpg", "progressive.jpg"] {
+            let bytes = file(name);
+            for cut in 0..bytes.len() {
+                let Ok(picture) = decode_bytes(&bytes[..cut]) else { continue };
+                // The tail of a TIFF may hold nothing that the picture needs.
+                assert_eq!(difference(&picture, &golden(name)), 0, "{name} cut at {cut}");
+                assert!(name.ends_with("tiff"), "{name} cut at {cut}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(
+            which in 0usize..8,
+            at in any::<prop::sample::Index>(),
+            noise in prop::collection::vec(any::<u8>(), 1..6),
+        ) {
+            let names = ["rgb.png", "palette.png", "rgb.bmp", "palette.bmp", "rgb_lzw.tiff", "420.jpg",
+                "restarts.jpg", "progressive.jpg"];
+            let mut bytes = file(names[which]);
+            let at = at.index(bytes.len());
+            let end = (at + noise.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&noise[..end - at]);
+            let _either_way = decode_bytes(&bytes);
+        }
+    }
+}

@@ -3,16 +3,36 @@
 //! In: [`crate::frame::Pixels`]. Out: [`crate::frame::Picture`], PNG bytes. Pure functions and reusable state, run by
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
+mod canvas;
 mod decode;
 mod encode;
+mod font;
+mod heatmap;
 mod jpeg;
+mod palette;
 mod prepare;
 mod raw;
 mod region;
 mod resize;
 
-pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load};
+pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
 pub use encode::{evidence_bytes, png};
+pub use heatmap::{Heat, HeatmapError, heatmap};
 pub use prepare::{Preparation, PrepareError, Prepared};
 pub use region::{RegionError, check_region, crop, whole};
 pub use resize::Resizer;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crate::frame::Picture;
+
+    pub(super) fn golden_path(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pictures").join(name)
+    }
+
+    pub(super) fn golden(name: &str) -> Picture {
+        super::load(&golden_path(name)).unwrap()
+    }
+}

@@ -87,3 +87,52 @@ fn yuv_pair(luma: [u8; 2], u: u8, v: u8) -> [u8; 6] {
     let clip = |value: i32| (value >> 16).clamp(0, 255) as u8;
     [clip(a + red), clip(a + green), clip(a + blue), clip(b + red), clip(b + green), clip(b + blue)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rgb(size: Size, format: PixelFormat, stride: usize, bytes: &[u8]) -> Vec<u8> {
+        decode(size, format, stride, bytes).unwrap().into_rgb()
+    }
+
+    #[test]
+    fn every_layout_finds_its_channels() {
+        let size = Size::new(2, 2);
+        assert_eq!(rgb(size, PixelFormat::Mono8, 3, &[1, 2, 99, 3, 4]), [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
+        let six: Vec<u8> = (0..12).collect();
+        assert_eq!(rgb(size, PixelFormat::Rgb8, 6, &six), six);
+        assert_eq!(rgb(size, PixelFormat::Bgr8, 6, &six)[..6], [2, 1, 0, 5, 4, 3]);
+        // BT.601, limited range: pure red is Y 81, U 90, V 240; white is Y 235.
+        let red_white = [254, 0, 0, 254, 0, 0, 255, 255, 255, 255, 255, 255];
+        let close = |got: Vec<u8>| {
+            let far = got.iter().zip(red_white).map(|(a, b)| a.abs_diff(b)).max();
+            assert!(far <= Some(1), "{got:?}");
+        };
+        close(rgb(size, PixelFormat::Yuyv, 4, &[81, 90, 81, 240, 235, 128, 235, 128]));
+        close(rgb(size, PixelFormat::Uyvy, 4, &[90, 81, 240, 81, 128, 235, 128, 235]));
+        let nv12 = rgb(
+            Size::new(2, 4),
+            PixelFormat::Nv12,
+            2,
+            &[81, 81, 81, 81, 235, 235, 16, 16, 90, 240, 128, 128],
+        );
+        assert_eq!(nv12[..3], nv12[9..12]);
+        assert_eq!((&nv12[12..15], &nv12[18..21]), (&[255, 255, 255][..], &[0, 0, 0][..]));
+    }
+
+    #[test]
+    fn a_frame_that_contradicts_its_description_is_refused() {
+        let refused = |width, height, format, stride, bytes: usize| {
+            let result = decode(Size::new(width, height), format, stride, &vec![0; bytes]);
+            assert!(result.is_err(), "{width}x{height} {format:?} stride {stride} bytes {bytes}");
+        };
+        refused(2, 2, PixelFormat::Mono8, 2, 3);
+        refused(2, 2, PixelFormat::Mono8, 1, 100);
+        refused(3, 2, PixelFormat::Yuyv, 8, 100);
+        refused(2, 3, PixelFormat::Nv12, 2, 100);
+        refused(2, 2, PixelFormat::Rgb8, usize::MAX, 100);
+        refused(0, 2, PixelFormat::Rgb8, 6, 100);
+        refused(30_000, 30_000, PixelFormat::Mono8, 30_000, 100);
+    }
+}

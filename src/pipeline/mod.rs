@@ -1,1 +1,285 @@
-//! pipeline: under construction.
+//! The pipeline: one line per camera, from exposure to record, in stages that overlap.
+//!
+//! ```text
+//! capture ──▶ prepare ──▶ infer ──▶ dispatch ──▶ store
+//!    ▲            deadline keeper ──────▲
+//! triggers
+//! ```
+//!
+//! Each stage is a thread and each arrow a bounded queue; what happens when one is full stands in each stage's header.
+//! Not here: how any stage does its work (`camera`, `imaging`, `detector`, `store`), the broker (`publish`).
+
+mod backoff;
+mod capture;
+mod deadline;
+mod dispatch;
+mod health;
+mod inspect;
+mod options;
+mod part;
+mod requests;
+mod service;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use jiff::Timestamp;
+use thiserror::Error;
+use tracing::error;
+
+use self::capture::Capture;
+use self::deadline::DeadlineKeeper;
+use self::dispatch::Listeners;
+pub use self::dispatch::{Observer, Recorded};
+pub use self::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
+pub use self::inspect::{BoxedError, OpenDetector};
+pub use self::options::{CaptureMode, WhenFull};
+use self::part::{Accepted, Decided, Part};
+pub use self::service::{Service, ServiceError, ServicePlan};
+use crate::camera;
+use crate::frame::{CameraId, Region};
+use crate::imaging::Preparation;
+use crate::shutdown::Shutdown;
+use crate::store::{StoreError, StoreHandle};
+use crate::verdict::{Reason, Threshold, Trigger};
+
+/// Triggers that may wait for the camera at once; one more is answered `uninspected: overload`.
+const TRIGGER_QUEUE: usize = 16;
+/// Captured parts that may wait to be prepared.
+const PREPARE_QUEUE: usize = 2;
+/// Prepared parts that may wait for the detector: one, so that it never waits for a decoder.
+const INFER_QUEUE: usize = 1;
+/// Concluded parts that may wait to be recorded.
+const DISPATCH_QUEUE: usize = 64;
+
+/// Everything that makes a camera's line.
+pub struct LinePlan {
+    /// The camera's name.
+    pub camera: CameraId,
+    /// How to open it.
+    pub source: camera::Options,
+    /// The part of its picture that is inspected; all of it if none.
+    pub region: Option<Region>,
+    /// What makes it inspect.
+    pub mode: CaptureMode,
+    /// The deadline of triggers that state none.
+    pub deadline: Option<Duration>,
+    /// Opens its detector.
+    pub open_detector: OpenDetector,
+}
+
+/// Why a line cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Its model cannot be run.
+    #[error("camera `{camera}`: the model cannot be run")]
+    Detector {
+        /// Whose line.
+        camera: CameraId,
+        /// Why.
+        source: BoxedError,
+    },
+    /// The machine gives no more threads.
+    #[error(
+        "camera `{camera}`: the operating system refuses another thread; raise TasksMax or stop other programs"
+    )]
+    Thread {
+        /// Whose line.
+        camera: CameraId,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// A trigger that did not become a part.
+#[derive(Debug, Error)]
+pub enum TriggerError {
+    /// There is no such line.
+    #[error("there is no camera `{0}` in this box's settings")]
+    UnknownCamera(CameraId),
+    /// The line does not wait for triggers.
+    #[error("camera `{0}` runs free; set its `trigger` to \"software\" to inspect on request")]
+    NotTriggered(CameraId),
+    /// The program is on its way out.
+    #[error("the program is being stopped")]
+    Stopping,
+    /// It could not be written down.
+    #[error("the trigger could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+struct Line {
+    health: LineHealth,
+    own_threshold: Threshold,
+    deadline: Option<Duration>,
+    triggered: bool,
+    /// Closed when the line stops, which lets its stages end one after the other.
+    inlets: Mutex<Option<Inlets>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Inlets {
+    triggers: Sender<Part>,
+    dispatch: Sender<Decided>,
+    keeper: DeadlineKeeper,
+}
+
+/// The running lines.
+pub struct Pipeline {
+    lines: BTreeMap<CameraId, Line>,
+    store: StoreHandle,
+    shutdown: Shutdown,
+}
+
+impl Pipeline {
+    /// A pipeline without lines, recording into `store`.
+    pub fn new(store: StoreHandle) -> Self {
+        Self { lines: BTreeMap::new(), store, shutdown: Shutdown::new() }
+    }
+
+    /// Opens the line's detector and starts its threads; the camera is opened by its own thread, again and again.
+    ///
+    /// # Errors
+    /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
+    pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
+        let LinePlan { camera, source, region, mode, deadline, mut open_detector } = plan;
+        let failed = |source| StartError::Detector { camera: camera.clone(), source };
+        let detector = open_detector().map_err(failed)?;
+        let own_threshold = detector.threshold();
+        let health = LineHealth::new(camera.clone(), detector.model().clone(), own_threshold);
+        let preparation = Preparation { region, input: detector.input() };
+
+        let (to_prepare, captured) = bounded(PREPARE_QUEUE);
+        let (to_infer, prepared) = bounded(INFER_QUEUE);
+        let (dispatch, decided) = bounded(DISPATCH_QUEUE);
+        let (to_capture, triggers) = bounded(TRIGGER_QUEUE);
+        let (keeper, keep) = DeadlineKeeper::new();
+        let capture = Capture {
+            camera: camera.clone(),
+            source,
+            mode,
+            judged: {
+                let (store, camera) = (self.store.clone(), camera.clone());
+                Box::new(move || store.sources(&camera))
+            },
+            triggers,
+            ready: to_prepare,
+            dispatch: dispatch.clone(),
+            health: health.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        let (h1, h2, h3, store) = (health.clone(), health.clone(), health.clone(), self.store.clone());
+        let stages: [(&str, Box<dyn FnOnce() + Send>); 5] = [
+            ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
+            ("deadline", Box::new(keep)),
+            ("infer", Box::new(move || inspect::infer(detector, open_detector, &prepared, &h2))),
+            ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
+            ("capture", Box::new(move || capture.run())),
+        ];
+        let mut threads = Vec::with_capacity(stages.len());
+        for (stage, body) in stages {
+            let thread = std::thread::Builder::new().name(format!("{stage} {camera}")).spawn(body);
+            let refused = |source| StartError::Thread { camera: camera.clone(), source };
+            threads.push(thread.map_err(refused)?);
+        }
+        let line = Line {
+            health,
+            own_threshold,
+            deadline,
+            triggered: matches!(mode, CaptureMode::Software { .. }),
+            inlets: Mutex::new(Some(Inlets { triggers: to_capture, dispatch, keeper })),
+            threads: Mutex::new(threads),
+        };
+        self.lines.insert(camera, line);
+        Ok(())
+    }
+
+    /// Each line's health.
+    pub fn health(&self) -> impl Iterator<Item = &LineHealth> {
+        self.lines.values().map(|line| &line.health)
+    }
+
+    /// Accepts a trigger: it will get exactly one verdict, by its deadline. One that is `late`, since it had waited at
+    /// the broker while this box was away, is answered at once: its part is gone.
+    ///
+    /// # Errors
+    /// [`TriggerError`] if it is refused; it gets no verdict then, and the sender is to be told.
+    pub fn trigger(
+        &self,
+        camera: &CameraId,
+        trigger: Trigger,
+        arrived: Instant,
+        late: bool,
+    ) -> Result<(), TriggerError> {
+        let unknown = || TriggerError::UnknownCamera(camera.clone());
+        let line = self.lines.get(camera).ok_or_else(unknown)?;
+        if !line.triggered {
+            return Err(TriggerError::NotTriggered(camera.clone()));
+        }
+        let inlets = line.inlets.lock().unwrap_or_else(PoisonError::into_inner);
+        let inlets = inlets.as_ref().ok_or(TriggerError::Stopping)?;
+        let arrived_at = Timestamp::now() - arrived.elapsed();
+        let ticket = self.store.accept(camera, &trigger, arrived_at)?;
+        line.health.counters().triggers.increment();
+        let stated = trigger.deadline_ms.map(Duration::from_millis);
+        let deadline = stated.or(line.deadline).map(|deadline| arrived + deadline);
+        let accepted = Accepted { trigger, ticket, arrived, arrived_at, deadline };
+        let part = Part::from_trigger(camera.clone(), accepted, inlets.dispatch.clone());
+        if late {
+            let detail = "the trigger had waited at the broker while this box was away; its part is gone";
+            part.give_up(Reason::Deadline, detail);
+            return Ok(());
+        }
+        inlets.keeper.watch(part.core());
+        match inlets.triggers.try_send(part) {
+            Ok(()) => {}
+            Err(TrySendError::Full(part)) => {
+                let detail = format!("{TRIGGER_QUEUE} triggers were waiting for this camera already");
+                part.give_up(Reason::Overload, detail);
+            }
+            Err(TrySendError::Disconnected(part)) => {
+                part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds a camera's scores against `threshold`, or the model's own, from the next part until the program ends.
+    ///
+    /// # Errors
+    /// [`TriggerError::UnknownCamera`].
+    pub fn set_threshold(
+        &self,
+        camera: &CameraId,
+        threshold: Option<Threshold>,
+    ) -> Result<Threshold, TriggerError> {
+        let line = self.lines.get(camera).ok_or_else(|| TriggerError::UnknownCamera(camera.clone()))?;
+        let threshold = threshold.unwrap_or(line.own_threshold);
+        line.health.set_threshold(threshold);
+        Ok(threshold)
+    }
+
+    /// Whether every line's replay has ended; its last parts may still be under inspection.
+    pub fn has_ended(&self) -> bool {
+        let ended = |line: &Line| line.health.snapshot().camera == CameraStatus::Ended;
+        !self.lines.is_empty() && self.lines.values().all(ended)
+    }
+
+    /// Stops capturing, concludes every accepted part in order, and returns when all verdicts are durable, or when the
+    /// store has not taken the last of them for some seconds.
+    pub fn stop(&self) {
+        self.shutdown.request();
+        for (camera, line) in &self.lines {
+            drop(line.inlets.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let threads = std::mem::take(&mut *line.threads.lock().unwrap_or_else(PoisonError::into_inner));
+            for thread in threads.into_iter().rev() {
+                if thread.join().is_err() {
+                    error!(%camera, "a stage panicked; its parts were concluded as uninspected");
+                }
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@
 //! The session is one task; it owns the connection and keeps what the broker has not acknowledged, at most a window of
 //! it. Not here: the outbox (`store`), which keeps a verdict until its position is acknowledged.
 
+pub mod broker;
 mod connection;
 mod conversation;
 mod credentials;

@@ -12,7 +12,9 @@ use super::MAX_CAMERAS;
 use super::fault::Faults;
 use super::reading::{read, suggest};
 use crate::camera;
+use crate::efficientad::bundle::MANIFEST_FILE;
 use crate::frame::{CameraId, MAX_PICTURE_SIDE, Region};
+use crate::pipeline::WhenFull;
 use crate::verdict::Threshold;
 
 /// The longest deadline or patience, in milliseconds; beyond ten minutes it is a typing error.
@@ -50,19 +52,6 @@ pub enum TriggerMode {
         /// How long the camera's frame is waited for where there is no deadline, in milliseconds.
         patience_ms: u64,
     },
-}
-
-/// What happens to a free-running frame that comes while the line is busy.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WhenFull {
-    /// The camera waits: right for files, which do not go away.
-    #[default]
-    Wait,
-    /// The frame is let go without a verdict, and counted: right where frames are many per part.
-    Skip,
-    /// The frame gets the verdict `uninspected` with reason `overload`: right where each frame is a part.
-    Uninspected,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +134,7 @@ fn complete(
     faults: &mut Faults,
 ) -> Option<Camera> {
     let source = read_source(source, &format!("{at}.source"), faults);
-    let trigger = written.trigger(at, faults);
+    let trigger = written.trigger(source.as_ref(), at, faults);
     if written.threshold.is_some_and(|t| !t.0.is_finite()) {
         faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
     }
@@ -160,7 +149,7 @@ fn complete(
         None => {
             faults.add(&format!("{at}.model"), "is missing: name the model bundle that judges this camera")
         }
-        Some(path) if !path.join("manifest.json").is_file() => {
+        Some(path) if !path.join(MANIFEST_FILE).is_file() => {
             let message = format!(
                 "there is no model bundle at {}: make one with `inspectord train --out {0}`, or correct the name",
                 path.display()
@@ -180,7 +169,7 @@ fn complete(
 }
 
 impl Written {
-    fn trigger(&self, at: &str, faults: &mut Faults) -> TriggerMode {
+    fn trigger(&self, source: Option<&camera::Options>, at: &str, faults: &mut Faults) -> TriggerMode {
         let mut idle = |key: &str, given: bool, remedy: &str| {
             if given {
                 faults.add(
@@ -192,7 +181,10 @@ impl Written {
         if self.trigger == WrittenTrigger::Free {
             idle("deadline_ms", self.deadline_ms.is_some(), "\"software\"");
             idle("patience_ms", self.patience_ms.is_some(), "\"software\"");
-            return TriggerMode::Free { when_full: self.when_full.unwrap_or_default() };
+            // Files wait; a live camera would only deliver ever older frames.
+            let live = matches!(source, Some(camera::Options::V4l2(_)));
+            let default = if live { WhenFull::Skip } else { WhenFull::Wait };
+            return TriggerMode::Free { when_full: self.when_full.unwrap_or(default) };
         }
         idle("when_full", self.when_full.is_some(), "\"free\"");
         for (key, ms) in [("deadline_ms", self.deadline_ms), ("patience_ms", self.patience_ms)] {

@@ -1,7 +1,6 @@
 //! The `[box]` section: what the box is called, and where its models lie.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,9 +19,10 @@ impl BoxName {
 
     /// The machine's own name, with what a topic does not take replaced by `-`.
     fn of_this_machine() -> Self {
-        let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // Not from /proc, which a hardened service cannot see.
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let safe = |c: char| if legal(c) { c } else { '-' };
-        let name: String = machine.trim().chars().map(safe).take(64).collect();
+        let name: String = machine.chars().map(safe).take(64).collect();
         Self(if name.is_empty() { "inspectord".into() } else { name })
     }
 }

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{detector, publish, store};
 
-pub use camera::{Camera, TriggerMode, WhenFull};
+pub use crate::pipeline::WhenFull;
+pub use camera::{Camera, TriggerMode};
 pub use fault::{Fault, SettingsError};
 pub use host::BoxName;
 pub use sources::{DEFAULT_FILE, ENVIRONMENT_PREFIX, Sources};

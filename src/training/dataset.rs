@@ -97,6 +97,38 @@ impl Normals {
     }
 }
 
+/// Normal pictures to calibrate a finished model with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOutPictures {
+    /// Sorted by name.
+    pub paths: Vec<PathBuf>,
+    /// Whether the layout shows that the model was not trained on them.
+    pub known_unseen: bool,
+}
+
+impl HeldOutPictures {
+    /// The pictures of `root` for a model trained with `seed` on `trained_on`: those of `validation/good`; or those
+    /// that training held out, where `root` is what it was trained on; or else all normal ones.
+    pub fn find(root: &Path, seed: u64, trained_on: &PictureSet) -> Result<Self, DatasetError> {
+        match Normals::find(root, seed) {
+            Ok(normals) => {
+                let validation = root.join("validation").join(GOOD).is_dir();
+                let digest = picture_set(root, &normals.training)?.digest;
+                if validation || digest == trained_on.digest {
+                    return Ok(Self { paths: normals.held_out, known_unseen: true });
+                }
+                let mut paths = [normals.training, normals.held_out].concat();
+                paths.sort();
+                Ok(Self { paths, known_unseen: false })
+            }
+            Err(DatasetError::Single(folder)) => {
+                Ok(Self { paths: pictures_in(&folder)?, known_unseen: false })
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
 /// One picture of a labelled set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
@@ -264,6 +296,21 @@ mod tests {
             (names(&normals.training), names(&normals.held_out)),
             (vec!["a.png".into()], vec!["v.png".into()])
         );
+    }
+
+    #[test]
+    fn a_finished_model_is_calibrated_with_what_it_has_not_seen() {
+        let files: Vec<String> = (0..9).map(|i| format!("{i}.png")).collect();
+        let root = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+        let normals = Normals::find(root.path(), 3).unwrap();
+        let trained_on = picture_set(root.path(), &normals.training).unwrap();
+        let same = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
+        assert_eq!(same, HeldOutPictures { paths: normals.held_out, known_unseen: true });
+        fs::write(root.path().join("new.png"), "new").unwrap();
+        let other = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
+        assert_eq!((other.paths.len(), other.known_unseen), (10, false));
+        let single = folder(&["a.png"]);
+        assert_eq!(HeldOutPictures::find(single.path(), 3, &trained_on).unwrap().paths.len(), 1);
     }
 
     #[test]

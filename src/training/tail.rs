@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn an_order_statistic_keeps_any_distributions_rate() {
         let estimate = |s: &[f64]| order_statistic(s, 0.05).unwrap();
-        let (rate, confidence, kept) = trial(400, 300, |rng| unit(rng), |x| 1.0 - x, estimate, 0.05);
+        let (rate, confidence, kept) = trial(400, 300, unit, |x| 1.0 - x, estimate, 0.05);
         assert!((0.045..0.052).contains(&rate), "{rate}");
         assert!((confidence - kept).abs() < 0.08, "states {confidence}, keeps {kept}");
         assert_eq!(order_statistic(&[1.0, 2.0], 0.1), None);

@@ -3,18 +3,19 @@
 //! Tolerances: both sides are f32 and sum in another order, which moves features by some 1e-6 of their norm and
 //! gradients, which pass through ReLU's edge, by more; the limits leave a factor of ten and more.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_nn::VarBuilder;
 use inspectord::efficientad::architecture::TensorShape;
 use inspectord::efficientad::maps::{self, QuantilePair};
-use inspectord::efficientad::statistics::{channel_statistics, quantile};
+use inspectord::efficientad::statistics::channel_statistics;
 use inspectord::efficientad::{
     Architecture, Autoencoder, MapQuantiles, Networks, Pdn, PdnSize, Weight, Weights, initialise, input,
 };
 use inspectord::frame::{Picture, Size};
+use inspectord::training::adam::Adam;
+use inspectord::training::loss::{Losses, Outputs};
 use safetensors::SafeTensors;
 
 const DEVICE: Device = Device::Cpu;
@@ -68,7 +69,7 @@ pub(crate) fn read(path: &Path) -> Weights {
 }
 
 /// The generator's hash.
-fn hashed(name: &str, index: u32) -> u32 {
+pub(crate) fn hashed(name: &str, index: u32) -> u32 {
     let seed = name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     let mut x = index.wrapping_add(seed);
     for (shift, factor) in [(16, 0x7FEB_352D), (15, 0x846C_A68B)] {
@@ -154,91 +155,49 @@ pub(crate) fn check_inspection(golden: &Golden) {
     golden.check("score", &[full.iter().copied().fold(f32::MIN, f32::max)], 1e-4);
 }
 
-/// The trained networks, their variables, and the constants of the losses.
-struct Step<'a> {
-    golden: &'a Golden,
-    student: Pdn,
-    autoencoder: Autoencoder,
-    /// Normalised features of the training and the augmented picture.
-    teacher: [Tensor; 2],
+/// What the losses of `golden` are taken of (paper §3.2–3.3).
+fn outputs(
+    golden: &Golden,
+    networks: &Networks,
+    student: &Pdn,
+    autoencoder: &Autoencoder,
+) -> Result<Outputs> {
+    let features = golden.architecture.features;
+    let [train, augmented, penalty] = &golden.inputs;
+    let half = |x: &Tensor, at: usize| student.forward(x)?.narrow(1, at, features);
+    Ok(Outputs {
+        teacher: networks.normalised_teacher(train)?,
+        student: half(train, 0)?,
+        penalty: Some(half(penalty, 0)?),
+        augmented_teacher: networks.normalised_teacher(augmented)?,
+        augmented_student: half(augmented, features)?,
+        autoencoder: autoencoder.forward(augmented, None)?,
+    })
 }
-
-impl Step<'_> {
-    /// The hard student–teacher loss, the penalty, the autoencoder's and the student–autoencoder loss (paper §3.2–3.3).
-    fn losses(&self) -> Result<[Tensor; 4]> {
-        let features = self.golden.architecture.features;
-        let [train, augmented, penalty] = &self.golden.inputs;
-        let half = |x: &Tensor, at: usize| self.student.forward(x)?.narrow(1, at, features);
-        let difference = (&self.teacher[0] - half(train, 0)?)?.sqr()?;
-        let limit = quantile(&mut values(&difference.detach()), 0.999).unwrap();
-        let hard = difference.ge(limit)?.to_dtype(difference.dtype())?;
-        let hard = ((&difference * &hard)?.sum_all()? / hard.sum_all()?)?;
-        let guess = self.autoencoder.forward(augmented, None)?;
-        Ok([
-            hard,
-            half(penalty, 0)?.sqr()?.mean_all()?,
-            (&self.teacher[1] - &guess)?.sqr()?.mean_all()?,
-            (&guess - half(augmented, features)?)?.sqr()?.mean_all()?,
-        ])
-    }
-}
-
-/// PyTorch's Adam: weight decay is added to the gradient.
-fn adam(
-    variables: &VarMap,
-    gradients: &HashMap<String, Tensor>,
-    moments: &mut Moments,
-    step: i32,
-) -> Result<()> {
-    for (name, variable) in variables.data().lock().unwrap().iter() {
-        let g = (&gradients[name] + variable.as_detached_tensor() * 1e-5)?;
-        let zero = || g.zeros_like();
-        let (m, v) = match moments.get(name) {
-            Some((m, v)) => (m.clone(), v.clone()),
-            None => (zero()?, zero()?),
-        };
-        let m = ((m * 0.9)? + (&g * 0.1)?)?;
-        let v = ((v * 0.999)? + (g.sqr()? * 0.001)?)?;
-        let corrected = |t: &Tensor, beta: f64| t / (1.0 - beta.powi(step));
-        let update = (corrected(&m, 0.9)? / (corrected(&v, 0.999)?.sqrt()? + 1e-8)?)?;
-        variable.set(&(variable.as_detached_tensor() - update * 1e-4)?)?;
-        moments.insert(name.clone(), (m, v));
-    }
-    Ok(())
-}
-
-type Moments = BTreeMap<String, (Tensor, Tensor)>;
 
 pub(crate) fn check_training(golden: &Golden) {
     let networks = Networks::new(&golden.architecture, &golden.weights, &DEVICE).unwrap();
     let trained = golden.weights.clone().select(&golden.architecture.trained_tensors()).unwrap();
     let variables = initialise::variables(&trained, &DEVICE).unwrap();
     let vb = VarBuilder::from_varmap(&variables, candle_core::DType::F32, &DEVICE);
-    let step = Step {
-        golden,
-        student: Pdn::new(&golden.architecture.student(), vb.pp("student")).unwrap(),
-        autoencoder: Autoencoder::new(&golden.architecture, vb.pp("autoencoder")).unwrap(),
-        teacher: [0, 1].map(|i: usize| networks.normalised_teacher(&golden.inputs[i]).unwrap()),
-    };
-    let mut moments = Moments::new();
+    let student = Pdn::new(&golden.architecture.student(), vb.pp("student")).unwrap();
+    let autoencoder = Autoencoder::new(&golden.architecture, vb.pp("autoencoder")).unwrap();
+    let mut adam = Adam::new(&variables).unwrap();
     for round in 0..3 {
-        let losses = step.losses().unwrap();
-        let total = losses.iter().skip(1).fold(losses[0].clone(), |sum, l| (sum + l).unwrap());
-        for (i, loss) in losses.iter().chain([&total]).enumerate() {
-            let expected = golden.get("losses")[5 * round + i];
-            let error = relative_error(&[loss.to_scalar::<f32>().unwrap()], &[expected]);
+        let losses = Losses::of(&outputs(golden, &networks, &student, &autoencoder).unwrap()).unwrap();
+        let v = losses.values().unwrap();
+        let all = [v.hard, v.penalty.unwrap(), v.autoencoder, v.student_autoencoder, v.total()];
+        for (i, (loss, expected)) in all.iter().zip(&golden.get("losses")[5 * round..]).enumerate() {
+            let error = relative_error(&[*loss], &[*expected]);
             assert!(error <= 1e-4, "loss {i} of step {round}: relative error {error:.1e}");
         }
-        let store = total.backward().unwrap();
-        let gradient =
-            |(name, v): (&String, &candle_core::Var)| (name.clone(), store.get(v).unwrap().clone());
-        let gradients: HashMap<_, _> = variables.data().lock().unwrap().iter().map(gradient).collect();
+        let gradients = losses.total().unwrap().backward().unwrap();
         if round == 0 {
-            for (name, g) in &gradients {
-                golden.check(&format!("grad.{name}"), &values(g), 1e-3);
+            for (name, variable) in variables.data().lock().unwrap().iter() {
+                golden.check(&format!("grad.{name}"), &values(gradients.get(variable).unwrap()), 1e-3);
             }
         }
-        adam(&variables, &gradients, &mut moments, round as i32 + 1).unwrap();
+        adam.step(&gradients, 1e-4).unwrap();
     }
     for (name, variable) in variables.data().lock().unwrap().iter() {
         let start = &golden.weights.get(name).unwrap().values;

@@ -1,4 +1,18 @@
-//! Integration tests: behaviour through the public API, in one binary.
+//! Behaviour through the public interface and the binary, against real brokers and real processes; one test binary,
+//! since each costs a link.
 
+mod architecture;
+mod backbones;
+mod daemon;
+mod demo_broker;
+mod distill;
 mod goldens;
+mod hostile;
+mod inspectord;
+mod mosquitto;
+mod mqtt;
+mod proxy;
+mod session_rig;
 mod store;
+mod subscriber;
+mod training;

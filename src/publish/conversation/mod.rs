@@ -274,6 +274,8 @@ impl<'a> Conversation<'a> {
         self.session.deadline = Some(Instant::now() + drain);
         if self.stage == Stage::Up {
             self.stage = Stage::Draining;
+            // They stay with the broker while the box is away, so the last ones should be right.
+            self.publish_states_after(Duration::ZERO, Instant::now());
         }
         false
     }

@@ -79,20 +79,25 @@ impl Conversation<'_> {
     /// where it only counted on.
     pub(super) fn publish_states(&mut self, now: Instant) -> bool {
         let pause = Duration::from_secs(self.session.connector.options.state_seconds.into());
+        self.publish_states_after(pause, now);
+        false
+    }
+
+    /// As [`Self::publish_states`], with counters only published where the last time is `pause` ago.
+    pub(super) fn publish_states_after(&mut self, pause: Duration, now: Instant) {
         let latest = self.session.seam.states.borrow_and_update().clone();
         for (camera, state) in latest {
             let due = self.states.get(&camera).is_none_or(|(known, at)| {
                 state.differs_in_kind(known) || (state != *known && now - *at >= pause)
             });
             let purpose = Purpose::State(camera.clone());
-            // One at a time, so that a slow broker is not fed states faster than it takes them.
-            if due && self.session.window.count(|p| *p == purpose) == 0 {
+            // One at a time, so that a slow broker is not fed states faster than it takes them; but for the last one.
+            if due && (pause.is_zero() || self.session.window.count(|p| *p == purpose) == 0) {
                 let payload = state.encode(self.session.connector.payload_limit());
                 self.push(self.session.connector.topics.state(&camera), payload, purpose);
                 self.states.insert(camera, (state, now));
             }
         }
-        false
     }
 
     pub(super) fn send_what_may(&mut self) -> Result<(), PublishError> {

@@ -1,0 +1,85 @@
+//! Playing the files of a folder by name.
+//!
+//! In: the folder. Out: its files in the order of their names, once or without end. Memory: the next [`BATCH`] names,
+//! and the files that were judged before.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ffi::OsString;
+
+use tracing::warn;
+
+use super::entry::{Entry, Folder};
+use crate::camera::{CameraError, FolderOptions};
+use crate::frame::{CameraId, SourceRef};
+
+/// The most names that are read ahead.
+const BATCH: usize = 4096;
+
+pub(super) struct Replay {
+    camera: CameraId,
+    folder: Folder,
+    repeat: bool,
+    seen: HashSet<SourceRef>,
+    batch: VecDeque<Entry>,
+    /// The last name of the last batch.
+    after: Option<OsString>,
+    /// Whether this pass has found any file.
+    found: bool,
+}
+
+impl Replay {
+    pub(super) fn new(camera: &CameraId, options: &FolderOptions, seen: HashSet<SourceRef>) -> Self {
+        Self {
+            camera: camera.clone(),
+            folder: Folder::new(camera, &options.path),
+            repeat: options.repeat,
+            // What is played again and again was judged before in any case.
+            seen: if options.repeat { HashSet::new() } else { seen },
+            batch: VecDeque::new(),
+            after: None,
+            found: false,
+        }
+    }
+
+    /// The next file, or none when all were played.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, CameraError> {
+        loop {
+            while let Some(entry) = self.batch.pop_front() {
+                if !self.seen.contains(&entry.origin) {
+                    return Ok(Some(entry));
+                }
+            }
+            self.read_ahead()?;
+            if !self.batch.is_empty() {
+                continue;
+            }
+            if !self.found {
+                warn!(camera = %self.camera, "the folder to replay holds no picture");
+                return Ok(None);
+            }
+            if !self.repeat {
+                return Ok(None);
+            }
+            (self.after, self.found) = (None, false);
+        }
+    }
+
+    fn read_ahead(&mut self) -> Result<(), CameraError> {
+        let mut first = BTreeMap::new();
+        let after = self.after.as_deref();
+        self.folder.look(
+            |file| after.is_none_or(|after| file > after),
+            |_, entry| {
+                first.insert(entry.file.clone(), entry);
+                if first.len() > BATCH {
+                    first.pop_last();
+                }
+            },
+        )?;
+        self.batch = first.into_values().collect();
+        if let Some(last) = self.batch.back() {
+            (self.after, self.found) = (Some(last.file.clone()), true);
+        }
+        Ok(())
+    }
+}

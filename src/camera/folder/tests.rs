@@ -1,0 +1,194 @@
+//! The folder camera, over real folders.
+
+use std::path::Path;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that begin and end as a JPEG, with `mark` in between.
+fn picture(mark: &str) -> Vec<u8> {
+    [&[0xff, 0xd8, 0xff, 0xe0][..], mark.as_bytes(), &[0xff, 0xd9]].concat()
+}
+
+fn drop_in(folder: &Path, name: &str, modified_s: u64) {
+    let path = folder.join(name);
+    std::fs::write(&path, picture(name)).unwrap();
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(modified_s);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+}
+
+fn camera(folder: &Path, mode: FolderMode, seen: HashSet<SourceRef>) -> FolderCamera {
+    let options =
+        FolderOptions { path: folder.to_owned(), mode, look_every_ms: 10, ..FolderOptions::default() };
+    FolderCamera::open(&"top".parse().unwrap(), &options, seen).unwrap()
+}
+
+/// Asks until a frame comes or the camera says that none will.
+fn next(camera: &mut FolderCamera) -> Option<Frame> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        match camera.next(Duration::from_millis(50)).unwrap() {
+            Next::Frame(frame) => return Some(*frame),
+            Next::Nothing => {}
+            Next::End => return None,
+        }
+    }
+    panic!("no frame came");
+}
+
+fn name(frame: &Frame) -> &str {
+    &frame.source.as_ref().unwrap().name
+}
+
+/// Whether `rounds` further looks find nothing.
+fn is_quiet(camera: &mut FolderCamera, rounds: usize) -> bool {
+    (0..rounds).all(|_| matches!(camera.next(Duration::from_millis(15)).unwrap(), Next::Nothing))
+}
+
+#[test]
+fn a_replay_goes_by_name_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["b.jpg", "a.jpg", "c.png"] {
+        drop_in(folder.path(), file, 1_000);
+    }
+    std::fs::write(folder.path().join("notes.txt"), "no picture").unwrap();
+    std::fs::create_dir(folder.path().join("d.png")).unwrap();
+    let mut played = camera(folder.path(), FolderMode::Replay, HashSet::new());
+    let frames: Vec<_> = std::iter::from_fn(|| next(&mut played)).collect();
+    assert_eq!(frames.iter().map(name).collect::<Vec<_>>(), ["a.jpg", "b.jpg", "c.png"]);
+    assert!(matches!(played.next(Duration::ZERO).unwrap(), Next::End));
+
+    let seen = frames.iter().take(2).filter_map(|f| f.source.clone()).collect();
+    let mut resumed = camera(folder.path(), FolderMode::Replay, seen);
+    assert_eq!(name(&next(&mut resumed).unwrap()), "c.png");
+    assert!(next(&mut resumed).is_none());
+}
+
+#[test]
+fn a_replay_without_end_begins_anew_and_settles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["a.jpg", "b.jpg"] {
+        drop_in(folder.path(), file, 1_000);
+    }
+    let options = FolderOptions {
+        path: folder.path().to_owned(),
+        mode: FolderMode::Replay,
+        repeat: true,
+        ..FolderOptions::default()
+    };
+    let mut camera = FolderCamera::open(&"top".parse().unwrap(), &options, HashSet::new()).unwrap();
+    let frames: Vec<_> = (0..5).map(|_| next(&mut camera).unwrap()).collect();
+    assert!(frames.iter().all(|f| f.source.is_none()));
+    std::fs::remove_file(folder.path().join("a.jpg")).unwrap();
+    std::fs::remove_file(folder.path().join("b.jpg")).unwrap();
+    assert!(std::iter::from_fn(|| next(&mut camera)).count() < 2, "an emptied folder ends the replay");
+}
+
+#[test]
+fn watched_files_come_once_oldest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    drop_in(folder.path(), "z.jpg", 1_000);
+    drop_in(folder.path(), "b.jpg", 2_000);
+    drop_in(folder.path(), "a.jpg", 2_000);
+    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let first: Vec<_> = (0..3).map(|_| next(&mut camera).unwrap()).collect();
+    assert_eq!(first.iter().map(name).collect::<Vec<_>>(), ["z.jpg", "a.jpg", "b.jpg"]);
+    assert!(is_quiet(&mut camera, 5));
+    drop_in(folder.path(), "c.jpg", 500);
+    assert_eq!(name(&next(&mut camera).unwrap()), "c.jpg");
+    // The same name written anew is another file.
+    drop_in(folder.path(), "c.jpg", 501);
+    assert_eq!(name(&next(&mut camera).unwrap()), "c.jpg");
+    assert!(is_quiet(&mut camera, 5));
+}
+
+#[test]
+fn files_judged_before_a_restart_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    drop_in(folder.path(), "a.jpg", 1_000);
+    drop_in(folder.path(), "b.jpg", 2_000);
+    let mut before = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let seen = HashSet::from([next(&mut before).unwrap().source.unwrap()]);
+    let mut after = camera(folder.path(), FolderMode::Watch, seen);
+    assert_eq!(name(&next(&mut after).unwrap()), "b.jpg");
+    assert!(is_quiet(&mut after, 5));
+}
+
+#[test]
+fn a_file_that_still_grows_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slow.jpg");
+    let whole = picture("first half, second half");
+    std::fs::write(&path, &whole[..10]).unwrap();
+    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    camera.doubt = PATIENCE * 1000;
+    assert!(is_quiet(&mut camera, 10), "stable but unfinished");
+    std::fs::write(&path, &whole).unwrap();
+    let frame = next(&mut camera).unwrap();
+    assert!(matches!(frame.pixels, Pixels::Encoded(bytes) if bytes == whole));
+}
+
+#[test]
+fn a_file_that_never_becomes_whole_is_delivered_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("text.png"), "hello").unwrap();
+    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    camera.doubt = Duration::from_millis(50);
+    assert_eq!(name(&next(&mut camera).unwrap()), "text.png");
+    assert!(is_quiet(&mut camera, 5));
+}
+
+#[test]
+fn a_file_too_large_for_a_picture_gets_its_verdict_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("huge.png")).unwrap();
+    file.set_len(MAX_ENCODED_BYTES + 1).unwrap();
+    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let began = Instant::now();
+    let error = loop {
+        match camera.next(Duration::from_millis(50)) {
+            Err(error) => break error,
+            Ok(_) => assert!(began.elapsed() < PATIENCE),
+        }
+    };
+    let CameraError::BadFrame { origin: Some(origin), .. } = error else { panic!("{error}") };
+    assert_eq!(origin.name, "huge.png");
+    assert!(is_quiet(&mut camera, 5));
+}
+
+#[test]
+fn a_folder_that_goes_away_for_a_while_is_no_reason_to_forget() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, elsewhere) = (parent.path().join("in"), parent.path().join("away"));
+    std::fs::create_dir(&folder).unwrap();
+    drop_in(&folder, "a.jpg", 1_000);
+    let mut camera = camera(&folder, FolderMode::Watch, HashSet::new());
+    assert_eq!(name(&next(&mut camera).unwrap()), "a.jpg");
+    std::fs::rename(&folder, &elsewhere).unwrap();
+    let began = Instant::now();
+    let error = loop {
+        match camera.next(Duration::from_millis(50)) {
+            Err(error) => break error,
+            Ok(_) => assert!(began.elapsed() < PATIENCE),
+        }
+    };
+    assert!(!error.needs_reopening(), "{error}");
+    std::fs::rename(&elsewhere, &folder).unwrap();
+    assert!(is_quiet(&mut camera, 5));
+    drop_in(&folder, "b.jpg", 1_000);
+    assert_eq!(name(&next(&mut camera).unwrap()), "b.jpg");
+}
+
+#[test]
+fn what_cannot_be_watched_is_said_with_its_remedy() {
+    let parent = tempfile::tempdir().unwrap();
+    let file = parent.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (path, said) in [(parent.path().join("none"), "create it"), (file, "not a folder")] {
+        let options = FolderOptions { path, ..FolderOptions::default() };
+        let opened = FolderCamera::open(&"top".parse().unwrap(), &options, HashSet::new());
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains(said) && error.contains("top"), "{error}");
+    }
+}

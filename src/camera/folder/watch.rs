@@ -1,0 +1,109 @@
+//! Waiting for files to be dropped into a folder, and to be finished.
+//!
+//! In: a look at the folder every so often. Out: files that two looks found alike in size and time, oldest first. Looking
+//! instead of being notified, because notifications do not cross SMB or NFS. Memory: 16 bytes for each delivered file
+//! that is still in the folder, and the names of the oldest [`BATCH`] others; with more waiting than that, the rest
+//! come in later batches.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::entry::{Entry, Folder};
+use crate::camera::{CameraError, FolderOptions};
+use crate::frame::{CameraId, SourceRef};
+
+/// The most waiting files that are known by name at a time.
+const BATCH: usize = 4096;
+/// Looking may take one part in so many of the time, so that a folder with a million files does not keep a disk busy.
+const SHARE_OF_TIME: u32 = 5;
+
+pub(super) struct Watch {
+    folder: Folder,
+    pause: Duration,
+    next_look: Instant,
+    /// Delivered and still there, as of the last look.
+    done: HashSet<u128>,
+    /// Found by the last look and not delivered: since when, and how often they could not be taken.
+    waiting: HashMap<u128, (Instant, u32)>,
+    /// Found alike by two looks.
+    ready: VecDeque<Entry>,
+}
+
+impl Watch {
+    pub(super) fn new(camera: &CameraId, options: &FolderOptions, seen: &HashSet<SourceRef>) -> Self {
+        let folder = Folder::new(camera, &options.path);
+        let done = seen.iter().map(|origin| folder.key(origin)).collect();
+        Self {
+            folder,
+            pause: Duration::from_millis(options.look_every_ms),
+            next_look: Instant::now(),
+            done,
+            waiting: HashMap::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The next finished file, or none until `deadline`.
+    pub(super) fn next(&mut self, deadline: Instant) -> Result<Option<Entry>, CameraError> {
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                return Ok(Some(entry));
+            }
+            let now = Instant::now();
+            if self.next_look > deadline {
+                std::thread::sleep(deadline.saturating_duration_since(now));
+                return Ok(None);
+            }
+            std::thread::sleep(self.next_look.saturating_duration_since(now));
+            self.look()?;
+        }
+    }
+
+    /// Notes what became of `entry`: it was delivered, or it is not fit yet.
+    pub(super) fn settle(&mut self, entry: &Entry, delivered: bool) {
+        let key = self.folder.key(&entry.origin);
+        if delivered {
+            self.waiting.remove(&key);
+            self.done.insert(key);
+        } else if let Some((_, attempts)) = self.waiting.get_mut(&key) {
+            *attempts += 1;
+        }
+    }
+
+    fn look(&mut self) -> Result<(), CameraError> {
+        let began = Instant::now();
+        let mut still_done = HashSet::with_capacity(self.done.len());
+        let mut oldest = BTreeMap::new();
+        let done = &self.done;
+        let looked = self.folder.look(
+            |_| true,
+            |folder, entry| {
+                let key = folder.key(&entry.origin);
+                if done.contains(&key) {
+                    still_done.insert(key);
+                } else {
+                    oldest.insert((entry.origin.modified_ns, entry.file.clone()), entry);
+                    if oldest.len() > BATCH {
+                        oldest.pop_last();
+                    }
+                }
+            },
+        );
+        self.next_look = Instant::now() + self.pause.max(began.elapsed() * (SHARE_OF_TIME - 1));
+        // A look that failed half-way has not shown what is gone.
+        looked?;
+        self.done = still_done;
+        let before = std::mem::take(&mut self.waiting);
+        for mut entry in oldest.into_values() {
+            let key = self.folder.key(&entry.origin);
+            let known = before.get(&key).copied();
+            let (noticed, attempts) = known.unwrap_or((began, 0));
+            self.waiting.insert(key, (noticed, attempts));
+            if known.is_some() {
+                (entry.noticed, entry.attempts) = (Some(noticed), attempts);
+                self.ready.push_back(entry);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Pace: no more than so many frames a second, on the monotonic clock.
+//!
+//! Owned by the camera that keeps it. A camera that fell behind does not catch up in a burst.
+
+use std::time::{Duration, Instant};
+
+/// When the next frame is due.
+#[derive(Debug)]
+pub(super) struct Pace {
+    period: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    /// `rate` frames a second; 0 is without limit.
+    pub(super) fn new(rate: f64) -> Self {
+        let period = if rate > 0.0 { Duration::from_secs_f64(1.0 / rate) } else { Duration::ZERO };
+        Self { period, due: Instant::now() }
+    }
+
+    /// Blocks until a frame is due, or until `deadline`; tells whether one is.
+    pub(super) fn wait(&self, deadline: Instant) -> bool {
+        let now = Instant::now();
+        std::thread::sleep(self.due.min(deadline).saturating_duration_since(now));
+        Instant::now() >= self.due
+    }
+
+    /// Counts a frame that was delivered.
+    pub(super) fn delivered(&mut self) {
+        let now = Instant::now();
+        self.due += self.period;
+        if self.due < now {
+            self.due = now;
+        }
+    }
+}

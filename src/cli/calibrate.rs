@@ -1,0 +1,64 @@
+//! `inspectord calibrate`: renews a model's quantiles and threshold without training it.
+//!
+//! Out: the same bundle with another version of itself in its place.
+
+use std::path::PathBuf;
+
+use serde_json::Map;
+use tracing::warn;
+
+use super::progress::Progress;
+use super::report::UsageError;
+use super::{device, train};
+use crate::detector::options::Device;
+use crate::efficientad::CalibratedModel;
+use crate::training::calibrate::calibrate;
+use crate::training::dataset::HeldOutPictures;
+use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
+
+/// Renews a model's quantiles and threshold without training.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  inspectord calibrate --model models/bottle --data new-normals --false-positive-rate 0.0005
+
+The pictures must be normal ones that the model was not trained on. Where --data is the folder that it was trained on,
+those that training held out are taken.")]
+pub struct Args {
+    /// The model bundle; it is replaced when the calibration is complete.
+    #[arg(long, value_name = "BUNDLE")]
+    model: PathBuf,
+    /// The folder of normal pictures.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The share of normal parts that may be called anomalous.
+    #[arg(long, value_name = "F", default_value_t = FALSE_POSITIVE_RATE)]
+    false_positive_rate: f64,
+    /// The device to run on: auto, cpu or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
+    device: Device,
+    /// Prints progress and outcome as JSON lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    check_rate(args.false_positive_rate).map_err(|e| UsageError(format!("--false-positive-rate: {e}")))?;
+    let model = CalibratedModel::load(&args.model)?;
+    let training = &model.manifest().training;
+    let held_out = HeldOutPictures::find(&args.data, training.seed, &training.pictures)?;
+    if !held_out.known_unseen {
+        warn!("these pictures calibrate the model only if it was not trained on them");
+    }
+    let device = device::open(args.device)?;
+    let mut progress = Progress::new(args.json);
+    progress.begin("calibrating", 0, held_out.paths.len() as u64);
+    let mut tell = |done: usize| progress.advance(done as u64, "", &Map::new());
+    let calibrated =
+        calibrate(model.into_trained(), &held_out.paths, args.false_positive_rate, &device, &mut tell);
+    progress.end();
+    let model = calibrated?;
+    model.save(&args.model)?;
+    train::outcome(&model, &args.model, args.json)
+}

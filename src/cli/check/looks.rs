@@ -1,0 +1,168 @@
+//! One look at each thing that `run` would need; none of them changes anything.
+
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{Access, access, statvfs};
+
+use super::{Looked, State};
+use crate::camera::{self, Next};
+use crate::detector::{self, Detector};
+use crate::efficientad::CalibratedModel;
+use crate::publish;
+use crate::settings::{Camera, Settings, SettingsError};
+use crate::store::{self, Query, Reader};
+use crate::telemetry::chain;
+
+/// How long a live camera has for its first frame.
+const FIRST_FRAME: Duration = Duration::from_secs(5);
+/// The file in the store's folder that the daemon holds locked.
+const LOCK: &str = "lock";
+
+/// Everything there is to look at, in the order in which it is needed.
+pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
+    let cameras = settings.cameras.len();
+    let plural = if cameras == 1 { "" } else { "s" };
+    let summary = format!("box {}, {cameras} camera{plural}", settings.box_name);
+    let mut looked = vec![Looked::new("settings", origin, State::Ok, summary)];
+    looked.extend(settings.cameras.iter().map(|camera| model(camera, &settings.inference)));
+    let daemon = running(&settings.store.path);
+    looked.push(store(&settings.store, daemon.as_deref()));
+    looked.extend(settings.cameras.iter().map(|camera| frames(camera, daemon.as_deref())));
+    looked.push(broker(&settings.mqtt, settings.box_name.as_str()));
+    looked
+}
+
+/// The settings' faults, one by one.
+pub(super) fn faults(error: &SettingsError, origin: &str) -> Vec<Looked> {
+    let fault = |detail| Looked::new("settings", origin, State::Fault, detail);
+    match error {
+        SettingsError::Faults { faults, .. } => faults.iter().map(|f| fault(f.to_string())).collect(),
+        other => vec![fault(chain(other))],
+    }
+}
+
+fn model(camera: &Camera, options: &detector::Options) -> Looked {
+    let name = camera.name.as_str();
+    let fault = |detail| Looked::new("model", name, State::Fault, detail);
+    let model = match CalibratedModel::load(&camera.model) {
+        Ok(model) => model,
+        Err(error) => return fault(chain(&error)),
+    };
+    match Detector::open(model, options) {
+        Ok(detector) => {
+            let reference = detector.model();
+            let threshold = camera.threshold.unwrap_or(detector.threshold());
+            let detail = format!(
+                "{} {}, {}, threshold {:.4}, {}",
+                reference.name,
+                reference.version,
+                detector.input(),
+                threshold.0,
+                detector.describe()
+            );
+            Looked::new("model", name, State::Ok, detail)
+        }
+        Err(error) => fault(chain(&error)),
+    }
+}
+
+/// The process that holds the store, if one does.
+fn running(store: &Path) -> Option<String> {
+    let mut lock = File::open(store.join(LOCK)).ok()?;
+    // Only asking takes the lock, for an instant; closing the file gives it back.
+    match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _may_be_unreadable = lock.read_to_string(&mut pid);
+            Some(format!("the daemon that is running (process {})", pid.trim()))
+        }
+        _ => None,
+    }
+}
+
+fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
+    let name = options.path.display().to_string();
+    let looked = |state, detail| Looked::new("store", &name, state, detail);
+    if let Some(daemon) = daemon {
+        return looked(State::Ok, format!("in use by {daemon}"));
+    }
+    // What is not there yet will be made in the nearest folder that is.
+    let Some(there) = options.path.ancestors().find(|folder| folder.symlink_metadata().is_ok()) else {
+        return looked(State::Fault, "cannot be made: correct store.path".into());
+    };
+    if !there.is_dir() {
+        let detail = format!("{} is no folder: remove it, or correct store.path", there.display());
+        return looked(State::Fault, detail);
+    }
+    if let Err(error) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        let detail = format!(
+            "cannot write to {}: {error}; give this user the right to, or another folder as store.path",
+            there.display()
+        );
+        return looked(State::Fault, detail);
+    }
+    if let Ok(reader) = Reader::open(&options.path)
+        && let Err(error) = reader.history(&Query { limit: 1, ..Query::default() })
+    {
+        return looked(State::Fault, chain(&error));
+    }
+    let free = match statvfs(there) {
+        Ok(fs) if fs.f_blocks > 0 => (fs.f_bavail * fs.f_frsize) >> 20,
+        _ => {
+            let detail = format!("{} is on no disk: name a folder on one as store.path", there.display());
+            return looked(State::Fault, detail);
+        }
+    };
+    if free < options.min_free_megabytes {
+        let least = options.min_free_megabytes;
+        let detail = format!("{free} MiB are free, less than store.min_free_megabytes = {least}: make room");
+        return looked(State::Warning, detail);
+    }
+    looked(State::Ok, format!("can be written, {free} MiB free"))
+}
+
+fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
+    let name = camera.name.as_str();
+    let live = matches!(camera.source, camera::Options::V4l2(_));
+    let delivered = camera::open(&camera.name, &camera.source, HashSet::new()).and_then(|mut opened| {
+        let first = if live { opened.next(FIRST_FRAME)? } else { Next::Nothing };
+        Ok((opened.describe(), first))
+    });
+    let (state, detail) = match (delivered, daemon) {
+        (Ok((what, Next::Nothing)), _) if live => {
+            let detail =
+                format!("{what} delivers no frame within {} s: check its cable", FIRST_FRAME.as_secs());
+            (State::Fault, detail)
+        }
+        (Ok((what, _)), _) => (State::Ok, what),
+        (Err(error), Some(daemon)) if live => {
+            (State::Warning, format!("{}; it may be in use by {daemon}", chain(&error)))
+        }
+        (Err(error), _) => (State::Fault, chain(&error)),
+    };
+    Looked::new("camera", name, state, detail)
+}
+
+fn broker(options: &publish::Options, box_name: &str) -> Looked {
+    let name = format!("{}:{}", options.host, options.port());
+    let looked = |state, detail| Looked::new("broker", &name, state, detail);
+    if !options.enabled {
+        return looked(State::Ok, "switched off: verdicts are recorded and not published".into());
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return looked(State::Fault, format!("cannot be asked: {error}")),
+    };
+    match runtime.block_on(publish::probe(options, box_name)) {
+        Ok(probe) if probe.warnings.is_empty() => {
+            let how = if probe.encrypted { ", encrypted" } else { "" };
+            looked(State::Ok, format!("accepts this box{how}, topics {}/…", options.prefix(box_name)))
+        }
+        Ok(probe) => looked(State::Warning, probe.warnings.join("; ")),
+        Err(error) => looked(State::Fault, chain(&error)),
+    }
+}

@@ -1,0 +1,23 @@
+//! What several commands share: where the settings are.
+
+use std::path::PathBuf;
+
+use crate::settings::{DEFAULT_FILE, Settings, SettingsError, Sources};
+
+/// Where the settings are.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SettingsArgs {
+    /// The settings file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    pub(super) config: PathBuf,
+    /// Sets one key over file and environment, such as mqtt.host=broker or 'camera[0].threshold=0.6'; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) flags: Vec<String>,
+}
+
+impl SettingsArgs {
+    /// All settings, validated.
+    pub(super) fn load(&self) -> Result<Settings, SettingsError> {
+        Settings::load(&Sources::new(self.config.clone(), self.flags.clone()))
+    }
+}

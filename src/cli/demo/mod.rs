@@ -1,0 +1,234 @@
+//! `inspectord demo`: the whole daemon with nothing to set up.
+//!
+//! A simulated line instead of a camera, a model that ships with the program, a broker inside the program unless one is
+//! named. Everything else is the real thing: [`Service`]. Not here: the line's drawings (`camera`), the broker
+//! (`publish`).
+
+mod score_card;
+mod screen;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+
+use self::score_card::ScoreCard;
+use self::screen::{Screen, Signposts};
+use crate::camera::{self, DatasetCounts, SimulatedOptions};
+use crate::detector::{self, Detector};
+use crate::efficientad::CalibratedModel;
+use crate::frame::{CameraId, Planted, Size};
+use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, WhenFull};
+use crate::publish;
+use crate::publish::broker::Broker;
+use crate::shutdown::Shutdown;
+use crate::store;
+use crate::verdict::Judgement;
+
+/// The model of the simulated line, as `inspectord train` made it; `models/README.md` says how.
+const MODEL: [(&str, &[u8]); 2] = [
+    ("model.safetensors", include_bytes!("../../../models/demo/model.safetensors")),
+    ("manifest.json", include_bytes!("../../../models/demo/manifest.json")),
+];
+const BOX: &str = "demo";
+const CAMERA: &str = "line";
+/// The embedded broker's port, where it is free; the usual one, so that subscribers need not name it.
+const PORT: u16 = 1883;
+
+/// Shows everything at work: a simulated line, a shipped model, a broker of its own.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  inspectord demo
+  inspectord demo --parts 100 --rate 0      a hundred parts as fast as this box can
+  inspectord demo --broker localhost:1883   verdicts to a broker of yours
+  inspectord demo --write-data ./flanges    a labelled data set of the line's parts")]
+pub struct Args {
+    /// Ends after this many parts; 0 goes on until Ctrl-C.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    parts: u64,
+    /// Parts per second; 0 makes them as fast as they can be inspected.
+    #[arg(long, value_name = "PARTS", default_value_t = 4.0)]
+    rate: f64,
+    /// The share of parts with a planted defect, 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.08)]
+    defect_rate: f64,
+    /// Which line: the same seed draws the same parts with the same defects.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    seed: u64,
+    /// Publishes to this broker instead of the embedded one.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    broker: Option<String>,
+    /// Where verdicts and evidence are kept; they stay after the end.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Writes a labelled data set of the line's parts instead, to try `train` and `evaluate` with.
+    #[arg(long, value_name = "DIR")]
+    write_data: Option<PathBuf>,
+}
+
+/// Normal parts to train on, and parts to test with, in a data set of the line.
+const DATA: DatasetCounts = DatasetCounts { train: 240, good: 60, per_defect: 15, size: Size::new(320, 320) };
+
+/// Runs the command.
+///
+/// # Errors
+/// The store's folder cannot be used, or the model cannot be run.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(folder) = &args.write_data {
+        return Ok(camera::write_dataset(folder, args.seed, &DATA)?);
+    }
+    let shutdown = crate::cli::signals::shutdown()?;
+    let store = args.store.clone().unwrap_or_else(|| std::env::temp_dir().join("inspectord-demo"));
+    let model = unpack_model()?;
+    let (mqtt, embedded) = match &args.broker {
+        Some(address) => (named_broker(address)?, None),
+        None => {
+            let broker = EmbeddedBroker::start()?;
+            (broker.options(), Some(broker))
+        }
+    };
+    let detector = Detector::open(model.clone(), &detector::Options::default())?;
+    let screen = Arc::new(Screen::new());
+    screen.welcome(&Signposts {
+        broker: format!("{}:{}", mqtt.host, mqtt.port()),
+        embedded: embedded.is_some(),
+        prefix: &mqtt.prefix(BOX),
+        store: &store,
+        engine: detector.describe(),
+        model: detector.model().name.clone(),
+    });
+    drop(detector);
+    let card = Arc::new(Mutex::new(ScoreCard::default()));
+    let plan = plan(&args, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
+    let service = Service::start(plan)?;
+    service.run(&shutdown, args.parts > 0);
+    let unpublished = service.stop();
+    drop(embedded);
+    let published = match unpublished {
+        0 => "Every verdict is on disk and acknowledged by the broker.".to_owned(),
+        waiting => {
+            format!("{waiting} verdicts are on disk and wait for the broker; the next start publishes them.")
+        }
+    };
+    screen.farewell(&card.lock().unwrap_or_else(PoisonError::into_inner), &published, &store);
+    Ok(())
+}
+
+fn observer(card: Arc<Mutex<ScoreCard>>, screen: Arc<Screen>) -> Observer {
+    Arc::new(move |judgement: &Judgement, planted: Option<&Planted>| {
+        let mut card = card.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = card.count(judgement.outcome.decision(), planted.unwrap_or(&Planted::Normal));
+        screen.part(card.parts(), judgement, &mark);
+    })
+}
+
+fn plan(
+    args: &Args,
+    model: CalibratedModel,
+    (store, mqtt): (&Path, publish::Options),
+    observer: Observer,
+) -> anyhow::Result<ServicePlan> {
+    let source = camera::Options::Simulated(SimulatedOptions {
+        seed: args.seed,
+        rate: args.rate,
+        defect_rate: args.defect_rate,
+        parts: args.parts,
+        ..SimulatedOptions::default()
+    });
+    if let Some((key, fault)) = source.faults().into_iter().next() {
+        anyhow::bail!("--{}: {fault}", key.replace('_', "-"));
+    }
+    let camera: CameraId = CAMERA.parse().context("the demo's camera has an illegal name: this is a bug")?;
+    let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
+        Ok(Detector::open(model.clone(), &detector::Options::default())?)
+    });
+    let mode = CaptureMode::Free { when_full: WhenFull::Wait };
+    let line = LinePlan { camera, source, region: None, mode, deadline: None, open_detector };
+    Ok(ServicePlan {
+        box_name: BOX.to_owned(),
+        lines: vec![line],
+        store: store::Options { path: store.to_owned(), ..store::Options::default() },
+        mqtt: Some(mqtt),
+        observer: Some(observer),
+    })
+}
+
+/// The shipped bundle, read through the same checks as any other.
+fn unpack_model() -> anyhow::Result<CalibratedModel> {
+    let folder = std::env::temp_dir().join(format!("inspectord-demo-model-{}", std::process::id()));
+    let unpacked = (|| {
+        std::fs::create_dir_all(&folder)?;
+        MODEL.iter().try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes))
+    })();
+    let loaded = unpacked
+        .with_context(|| {
+            format!(
+                "cannot unpack the demo's model into {}; set TMPDIR to a folder with room",
+                folder.display()
+            )
+        })
+        .and_then(|()| Ok(CalibratedModel::load(&folder)?));
+    let _left_to_the_system = std::fs::remove_dir_all(&folder);
+    loaded
+}
+
+fn named_broker(address: &str) -> anyhow::Result<publish::Options> {
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) => {
+            (host, Some(port.parse().with_context(|| format!("--broker: `{port}` is no port number"))?))
+        }
+        None => (address, None),
+    };
+    Ok(publish::Options { host: host.to_owned(), port, ..publish::Options::default() })
+}
+
+/// The broker inside this program, on a thread of its own, until it is dropped.
+struct EmbeddedBroker {
+    port: u16,
+    stop: Shutdown,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl EmbeddedBroker {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the embedded broker")?;
+        let broker = runtime.block_on(async {
+            match Broker::bind((Ipv4Addr::LOCALHOST, PORT).into()).await {
+                Ok(broker) => Ok(broker),
+                Err(_taken) => Broker::bind((Ipv4Addr::LOCALHOST, 0).into()).await,
+            }
+        });
+        let broker = broker.context("cannot listen on 127.0.0.1; name a broker with --broker")?;
+        let port = broker.local_addr().port();
+        let stop = Shutdown::new();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("embedded broker".into())
+            .spawn(move || runtime.block_on(broker.run(stopped)))
+            .context("cannot start the embedded broker")?;
+        Ok(Self { port, stop, thread: Some(thread) })
+    }
+
+    fn options(&self) -> publish::Options {
+        publish::Options {
+            host: "127.0.0.1".into(),
+            port: Some(self.port),
+            back_off_min_ms: 10,
+            ..publish::Options::default()
+        }
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        self.stop.request();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}

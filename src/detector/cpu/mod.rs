@@ -1,0 +1,86 @@
+//! The CPU engine: EfficientAD as fast as a processor can run it, in f32.
+//!
+//! In: pictures of the model's input size. Out: combined raw maps, within 1e-3 of the reference's, the same bits for the
+//! same picture every time on one machine. Nearly all arithmetic is Winograd's minimal filtering (`winograd`). Memory is taken at load; a
+//! frame allocates its map and nothing else. The caller's thread works along with the workers of a pool that all
+//! detectors share. Why it is as it is, and what was measured: `docs/adr/0003-cpu-engine.md`.
+
+mod canvas;
+mod cook_toom;
+mod direct;
+mod filters;
+mod multiply;
+mod network;
+pub(super) mod peak;
+mod pool;
+mod resize;
+mod shared;
+mod simd;
+mod sink;
+mod stage;
+mod tensor;
+mod transform;
+mod winograd;
+
+use std::sync::Arc;
+
+use self::network::Network;
+use self::pool::Pool;
+pub(crate) use self::simd::Isa;
+use self::stage::Plan;
+use super::{AnomalyMap, Inspector, InspectorError, check_inputs};
+use crate::efficientad::{CalibratedModel, MapQuantiles};
+use crate::frame::{Picture, Size};
+
+/// A model laid out for the processor.
+pub struct Cpu {
+    network: Network,
+    pool: Arc<Pool>,
+    isa: Isa,
+    quantiles: MapQuantiles,
+    input: Size,
+    map: Size,
+    raw: [Vec<f32>; 2],
+}
+
+impl Cpu {
+    /// The model for `threads` threads (the caller's included) and the best instructions that the processor has.
+    pub fn new(model: &CalibratedModel, threads: usize) -> Self {
+        Self::with_instructions(model, threads, Isa::best())
+    }
+
+    pub(crate) fn with_instructions(model: &CalibratedModel, threads: usize, isa: Isa) -> Self {
+        let pool = Pool::shared(threads);
+        let network = Network::new(Plan { isa, threads: pool.threads() }, model);
+        let [rows, columns] = model.architecture().map_size();
+        let map = Size::new(columns as u32, rows as u32);
+        let raw = [(); 2].map(|()| vec![0.0; rows * columns]);
+        Self { network, pool, isa, quantiles: model.quantiles(), input: model.architecture().input, map, raw }
+    }
+}
+
+impl Inspector for Cpu {
+    fn describe(&self) -> String {
+        format!("CPU engine, {}, {} threads", self.isa.name(), self.pool.threads())
+    }
+
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
+        check_inputs(self.input, pictures)?;
+        let map = |picture: &&Picture| {
+            let [student_teacher, autoencoder_student] = &mut self.raw;
+            self.network.run(&self.pool, picture, [student_teacher, autoencoder_student]);
+            AnomalyMap {
+                size: self.map,
+                values: self.quantiles.combine(student_teacher, autoencoder_student),
+            }
+        };
+        Ok(pictures.iter().map(map).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The dispatch stage: draws the evidence of verdicts that are not `ok` and hands every verdict to the store.
+//!
+//! One thread per line. In: concluded parts, in the order they were concluded. Out: records, in that order. When the
+//! store's queue is full it waits, then the stages before it. It ends when the last part of its line has concluded.
+//! Not here: files (`store`), topics (`publish`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tracing::{error, info, warn};
+
+use super::health::{LineHealth, Stage};
+use super::part::{Decided, Exhibit};
+use crate::frame::Planted;
+use crate::imaging::{Heat, evidence_bytes, heatmap, png};
+use crate::store::{Evidence, RecordRequest, StoreHandle};
+use crate::telemetry;
+use crate::verdict::{Decision, Finding, Judgement, Outcome, Verdict};
+
+const TICK: Duration = Duration::from_millis(500);
+/// How long a stopping line waits for its last verdicts to be durable.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// Told of every judgement and, on the simulated line, of the truth.
+pub type Observer = Arc<dyn Fn(&Judgement, Option<&Planted>) + Send + Sync>;
+
+/// Called with every verdict once it is durable, on the store's thread; must return at once.
+pub type Recorded = Arc<dyn Fn(Verdict) + Send + Sync>;
+
+/// Those who are told of verdicts.
+#[derive(Clone)]
+pub(crate) struct Listeners {
+    pub(crate) observer: Option<Observer>,
+    pub(crate) recorded: Recorded,
+}
+
+/// Dispatches until the line's other stages have ended.
+pub(crate) fn dispatch(
+    from: &Receiver<Decided>,
+    store: &StoreHandle,
+    listeners: &Listeners,
+    health: &LineHealth,
+) {
+    let unwritten = Arc::new(AtomicUsize::new(0));
+    loop {
+        health.beat(Stage::Dispatch);
+        match from.recv_timeout(TICK) {
+            Ok(decided) => dispatch_one(decided, store, listeners, (health, &unwritten)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let give_up = Instant::now() + LAST_WRITES;
+    while unwritten.load(Ordering::Acquire) > 0 && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    health.retire(Stage::Dispatch);
+}
+
+fn dispatch_one(
+    decided: Decided,
+    store: &StoreHandle,
+    listeners: &Listeners,
+    (health, unwritten): (&LineHealth, &Arc<AtomicUsize>),
+) {
+    let Decided { judgement, ticket, exhibit, planted } = decided;
+    let decision = judgement.outcome.decision();
+    let evidence = if decision == Decision::Ok { None } else { evidence(&judgement.outcome, exhibit) };
+    announce(&judgement, health);
+    if let Some(observer) = &listeners.observer {
+        observer(&judgement, planted.as_ref());
+    }
+    let (health, unwritten, told) = (health.clone(), unwritten.clone(), listeners.recorded.clone());
+    unwritten.fetch_add(1, Ordering::AcqRel);
+    store.record_then(RecordRequest { judgement, evidence, ticket }, move |recorded| {
+        match recorded {
+            Ok(verdict) => told(verdict),
+            Err(failure) => {
+                health.counters().unrecorded.increment();
+                let error = telemetry::chain(&failure);
+                error!(camera = %health.camera(), error, "a verdict was not recorded");
+            }
+        }
+        unwritten.fetch_sub(1, Ordering::AcqRel);
+    });
+}
+
+fn announce(judgement: &Judgement, health: &LineHealth) {
+    let camera = health.camera();
+    match &judgement.outcome {
+        Outcome::Inspected(Finding { score, threshold, .. }) => {
+            let decision = judgement.outcome.decision();
+            health.counters().count(decision, None);
+            if decision == Decision::Anomalous {
+                info!(%camera, score = score.0, threshold = threshold.0, "part is anomalous");
+            }
+        }
+        Outcome::Uninspected { reason, detail } => {
+            health.counters().count(Decision::Uninspected, Some(*reason));
+            warn!(%camera, %reason, detail, "part was not inspected");
+        }
+    }
+}
+
+/// The picture as the camera delivered it where that is a file already, otherwise as PNG; and the heat map.
+fn evidence(outcome: &Outcome, exhibit: Exhibit) -> Option<Evidence> {
+    let Exhibit { pixels, captured, map } = exhibit;
+    let pixels = pixels?;
+    let (picture, extension) = evidence_bytes(&pixels);
+    let heatmap_png = match (outcome, &captured, &map) {
+        (Outcome::Inspected(finding), Some(captured), Some((map, viewed))) => {
+            let heat = Heat { values: &map.values, size: map.size, viewed: *viewed, finding };
+            match heatmap(captured, &heat) {
+                Ok(drawn) => Some(png(&drawn)),
+                Err(failure) => {
+                    warn!(error = telemetry::chain(&failure), "a verdict is kept without its heat map");
+                    None
+                }
+            }
+        }
+        _ => None,
+    };
+    Some(Evidence { picture: picture.into_owned(), extension, heatmap_png })
+}

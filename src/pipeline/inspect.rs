@@ -1,0 +1,168 @@
+//! The prepare and infer stages: from a captured frame to a conclusion.
+//!
+//! Prepare decodes, cuts out and resizes while infer is busy with the part before; infer owns the detector. One thread
+//! each per line. When infer's queue is full prepare waits, then capture decides. A panic in either concludes the part
+//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Not here: cameras, evidence.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use tracing::{error, warn};
+
+use super::backoff::Backoff;
+use super::health::{LineHealth, Stage};
+use super::part::{Exhibit, Part};
+use crate::detector::{Detector, Inspection};
+use crate::imaging::{Preparation, Prepared, Resizer};
+use crate::telemetry;
+use crate::verdict::{Outcome, Reason};
+
+const TICK: Duration = Duration::from_millis(500);
+
+/// A part whose picture is ready for the networks.
+pub(crate) struct Ready {
+    part: Part,
+    prepared: Prepared,
+    since: Instant,
+}
+
+/// Decodes, cuts out and resizes until capture has ended.
+pub(crate) fn prepare(
+    preparation: Preparation,
+    from: &Receiver<Part>,
+    to: &Sender<Ready>,
+    health: &LineHealth,
+) {
+    let mut resizer = Resizer::new();
+    while let Some(mut part) = next(from, health, Stage::Prepare) {
+        part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
+        if part.is_settled() {
+            continue;
+        }
+        let Some(pixels) = part.pixels() else {
+            part.give_up(Reason::Internal, "a part without a frame reached the prepare stage: this is a bug");
+            continue;
+        };
+        let start = Instant::now();
+        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels, &mut resizer))) {
+            Ok(Ok(prepared)) => {
+                part.timings.prepare = milliseconds_since(start);
+                pass_on(Ready { part, prepared, since: Instant::now() }, to, health);
+            }
+            Ok(Err(failure)) => {
+                warn!(camera = %health.camera(), error = telemetry::chain(&failure), "picture refused");
+                part.give_up(Reason::Camera, telemetry::chain(&failure));
+            }
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                error!(camera = %health.camera(), panic = message, "preparing a picture panicked");
+                part.give_up(Reason::Internal, format!("preparing the picture panicked: {message}"));
+            }
+        }
+    }
+    health.retire(Stage::Prepare);
+}
+
+fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
+    loop {
+        match to.send_timeout(ready, TICK) {
+            Ok(()) => return,
+            Err(SendTimeoutError::Timeout(back)) => {
+                health.beat(Stage::Prepare);
+                ready = back;
+            }
+            // Dropping the part concludes it.
+            Err(SendTimeoutError::Disconnected(_)) => return,
+        }
+    }
+}
+
+/// Opens a line's detector; called at start and again after a panic.
+pub type OpenDetector = Box<dyn FnMut() -> Result<Detector, BoxedError> + Send>;
+/// Why a detector cannot be opened: its bundle or its engine says.
+pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the detector until prepare has ended.
+pub(crate) fn infer(
+    mut detector: Detector,
+    mut open: OpenDetector,
+    from: &Receiver<Ready>,
+    health: &LineHealth,
+) {
+    let mut broken: Option<String> = None;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    let mut reopen_at = Instant::now();
+    while let Some(Ready { mut part, prepared, since }) = next(from, health, Stage::Infer) {
+        part.timings.queue += milliseconds_since(since);
+        if part.is_settled() {
+            continue;
+        }
+        if broken.is_some() && Instant::now() >= reopen_at {
+            match open() {
+                Ok(fresh) => {
+                    (detector, broken) = (fresh, None);
+                    backoff.reset();
+                }
+                Err(failure) => {
+                    reopen_at = Instant::now() + backoff.pause();
+                    broken = Some(telemetry::chain(failure.as_ref()));
+                }
+            }
+        }
+        if let Some(why) = &broken {
+            part.give_up(Reason::Model, format!("the model cannot be run: {why}"));
+            continue;
+        }
+        detector.set_threshold(health.threshold());
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| detector.inspect(&prepared.input, prepared.viewed)));
+        part.timings.infer = milliseconds_since(start);
+        match result {
+            Ok(Ok(inspection)) => conclude(part, prepared, inspection),
+            Ok(Err(failure)) => {
+                let why = telemetry::chain(&failure);
+                error!(camera = %health.camera(), error = why, "inference failed");
+                part.give_up(Reason::Model, why);
+            }
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                error!(camera = %health.camera(), panic = message, "inference panicked; the detector is opened afresh");
+                health.counters().inference_restarts.increment();
+                part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
+                broken = Some(format!("it panicked: {message}"));
+            }
+        }
+    }
+    health.retire(Stage::Infer);
+}
+
+fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
+    let Inspection { finding, map } = inspection;
+    let map = Some((map, prepared.viewed));
+    let exhibit = Exhibit { pixels: None, captured: Some(prepared.captured), map };
+    part.conclude(Outcome::Inspected(finding), exhibit);
+}
+
+fn next<T>(from: &Receiver<T>, health: &LineHealth, stage: Stage) -> Option<T> {
+    loop {
+        health.beat(stage);
+        match from.recv_timeout(TICK) {
+            Ok(item) => return Some(item),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
+fn milliseconds_since(start: Instant) -> f32 {
+    start.elapsed().as_secs_f32() * 1e3
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

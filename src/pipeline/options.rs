@@ -1,0 +1,32 @@
+//! How a line runs: what makes it take a picture, and what it does when it cannot keep up.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What makes a line inspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Every frame the camera delivers.
+    Free {
+        /// What happens to a frame that comes while the line is busy.
+        when_full: WhenFull,
+    },
+    /// One frame per trigger message.
+    Software {
+        /// How long to wait for the camera's frame where the trigger states no deadline.
+        patience: Duration,
+    },
+}
+
+/// What happens to a free-running frame that comes while the line is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// The camera waits: right for files, which do not go away.
+    Wait,
+    /// The frame is let go without a verdict, and counted: right where frames are many per part.
+    Skip,
+    /// The frame gets the verdict `uninspected` with reason `overload`: right where each frame is a part.
+    Uninspected,
+}

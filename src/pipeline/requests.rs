@@ -1,0 +1,103 @@
+//! Requests from the broker: triggers to their lines, commands carried out and answered.
+//!
+//! One thread. In: [`Incoming`] messages. Out: parts, replies, replayed verdicts. A replay runs on a thread of its own,
+//! one at a time, so that triggers never wait for it. It ends when the session has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::Pipeline;
+use crate::frame::CameraId;
+use crate::publish::{Aside, Asked, Command, Incoming, MAX_REPLAY, Reply, RequestId};
+use crate::store::StoreHandle;
+use crate::telemetry;
+use crate::verdict::Threshold;
+
+/// What answering takes.
+pub(crate) struct Desk {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) store: StoreHandle,
+    pub(crate) replies: mpsc::Sender<Reply>,
+    pub(crate) aside: mpsc::Sender<Aside>,
+    pub(crate) replaying: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// Answers until the session is gone.
+    pub(crate) fn run(self, mut incoming: mpsc::Receiver<Incoming>) {
+        while let Some(request) = incoming.blocking_recv() {
+            match request {
+                Incoming::Trigger { camera, trigger, arrived, late } => {
+                    let part_id = trigger.part_id.clone();
+                    if let Err(refusal) = self.pipeline.trigger(&camera, trigger, arrived, late) {
+                        let why = telemetry::chain(&refusal);
+                        warn!(%camera, error = why, "trigger refused");
+                        self.reply(Reply { camera, asked: Asked::Trigger { part_id }, outcome: Err(why) });
+                    }
+                }
+                Incoming::Command { camera, id, command } => self.obey(camera, id, command),
+            }
+        }
+    }
+
+    fn obey(&self, camera: CameraId, id: RequestId, command: Command) {
+        info!(%camera, id = id.as_str(), ?command, "command received");
+        let reply = match command {
+            Command::Threshold { value } => {
+                match self.pipeline.set_threshold(&camera, value.map(Threshold)) {
+                    Ok(now) => Reply::done(camera, id, json!({"threshold": now, "until": "restart"})),
+                    Err(refusal) => Reply::failed(camera, id, refusal.to_string()),
+                }
+            }
+            Command::Replay { from, to } => return self.replay(camera, id, (from, to)),
+            Command::Retrain {} | Command::Activate { .. } | Command::Rollback {} => {
+                let why = "this version is trained and given models by hand: see `inspectord train --help`";
+                Reply::failed(camera, id, why)
+            }
+        };
+        self.reply(reply);
+    }
+
+    fn replay(&self, camera: CameraId, id: RequestId, range: (u64, u64)) {
+        if self.replaying.swap(true, Ordering::AcqRel) {
+            return self.reply(Reply::failed(
+                camera,
+                id,
+                "another replay is under way; ask again when it is done",
+            ));
+        }
+        let (store, aside, replies) = (self.store.clone(), self.aside.clone(), self.replies.clone());
+        let replaying = self.replaying.clone();
+        let asked = (camera.clone(), id.clone());
+        let work = move || {
+            let reply = match store.replay(&camera, range, MAX_REPLAY as usize) {
+                Ok(verdicts) => {
+                    let sequences: Vec<u64> = verdicts.iter().map(|v| v.sequence).collect();
+                    let sent = verdicts
+                        .into_iter()
+                        .take_while(|verdict| aside.blocking_send(Aside::Replay(verdict.clone())).is_ok())
+                        .count();
+                    let ends =
+                        json!({"replayed": sent, "first": sequences.first(), "last": sequences.last()});
+                    Reply::done(camera, id, ends)
+                }
+                Err(failure) => Reply::failed(camera, id, telemetry::chain(&failure)),
+            };
+            replaying.store(false, Ordering::Release);
+            let _session_gone = replies.blocking_send(reply);
+        };
+        if let Err(refused) = std::thread::Builder::new().name("replay".into()).spawn(work) {
+            self.replaying.store(false, Ordering::Release);
+            self.reply(Reply::failed(asked.0, asked.1, format!("no thread for the replay: {refused}")));
+        }
+    }
+
+    fn reply(&self, reply: Reply) {
+        // The session takes replies while it runs; once it is gone there is nobody to tell.
+        let _session_gone = self.replies.blocking_send(reply);
+    }
+}

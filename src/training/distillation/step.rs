@@ -1,0 +1,100 @@
+//! One step of a distillation: targets, forward with the paddings of distillation, mean squared error, Adam.
+//!
+//! In: a batch of views. Out: its loss, and a network a little better. Owned by the distilling thread.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+
+use super::crops::View;
+use super::target::Target;
+use crate::efficientad::{Architecture, Pdn, Weights, initialise, input};
+use crate::training::adam::Adam;
+
+/// Pictures that go through the network at once on a CPU: memory grows with them, 0.3 GB each for the medium network.
+const AT_ONCE_ON_CPU: usize = 4;
+
+/// The network in training.
+pub(super) struct Distiller {
+    target: Target,
+    network: Pdn,
+    variables: Vec<Var>,
+    adam: Adam,
+    device: Device,
+}
+
+impl Distiller {
+    /// A fresh network from `seed`.
+    pub(super) fn new(
+        architecture: &Architecture,
+        target: Target,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let weights = initialise::draw(&architecture.teacher_tensors(), seed);
+        let variables: VarMap = initialise::variables(&weights, device)?;
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, device);
+        Ok(Self {
+            target,
+            network: Pdn::new(&architecture.teacher(), vb)?,
+            adam: Adam::new(&variables)?,
+            variables: variables.all_vars(),
+            device: device.clone(),
+        })
+    }
+
+    /// Steps taken.
+    pub(super) fn steps(&self) -> u64 {
+        self.adam.steps()
+    }
+
+    /// One step; the loss is the mean squared error of normalised descriptors. One that is not finite changes nothing.
+    pub(super) fn step(&mut self, views: &[View], learning_rate: f64) -> Result<f32> {
+        let at_once = if self.device.is_cpu() { AT_ONCE_ON_CPU } else { views.len() };
+        let mut total = 0.0;
+        let mut gradients: Option<GradStore> = None;
+        for part in views.chunks(at_once) {
+            let share = part.len() as f64 / views.len() as f64;
+            let loss = (self.loss(part)? * share)?;
+            total += loss.to_scalar::<f32>()?;
+            let mut new = loss.backward()?;
+            if let Some(sum) = gradients.take() {
+                for variable in &self.variables {
+                    if let (Some(a), Some(b)) = (sum.get(variable), new.get(variable)) {
+                        let both = (a + b)?;
+                        new.insert(variable, both);
+                    }
+                }
+            }
+            gradients = Some(new);
+        }
+        if let Some(gradients) = gradients.filter(|_| total.is_finite()) {
+            self.adam.step(&gradients, learning_rate)?;
+        }
+        Ok(total)
+    }
+
+    fn loss(&self, views: &[View]) -> Result<Tensor> {
+        let large: Vec<_> = views.iter().map(|v| &v.large).collect();
+        let small: Vec<_> = views.iter().map(|v| &v.small).collect();
+        let target = self.target.of(&large)?.detach();
+        let described = self.network.forward_padded(&input::normalise(&small, &self.device)?)?;
+        (described - target)?.sqr()?.mean_all()
+    }
+
+    /// All that changes: the network, Adam's moments, the target's statistics.
+    pub(super) fn state(&self) -> Result<Weights> {
+        let mut state = Weights::new();
+        self.adam.save(&mut state)?;
+        self.target.save(&mut state)?;
+        Ok(state)
+    }
+
+    /// Goes on from `state` after `steps`.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub(super) fn restore(&mut self, state: &Weights, steps: u64) -> Result<()> {
+        self.adam.restore(state, steps)
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a training, a calibration or an evaluation stopped.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::checkpoint::CheckpointError;
+use super::dataset::DatasetError;
+use super::threshold::ThresholdError;
+use crate::efficientad::{BundleError, WeightsError};
+use crate::frame::Size;
+use crate::imaging::LoadError;
+
+/// Why a training, a calibration or an evaluation stopped.
+#[derive(Debug, Error)]
+pub enum TrainingError {
+    /// An option makes no sense.
+    #[error("{key}: {message}")]
+    Option {
+        /// Which.
+        key: String,
+        /// What is wrong, and the remedy.
+        message: String,
+    },
+    /// The folder is no data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A picture cannot be read.
+    #[error(transparent)]
+    Picture(#[from] LoadError),
+    /// A mask is not of its picture's size.
+    #[error("the mask {mask} is {got} where its picture is {expected}: masks have their picture's size")]
+    MaskSize {
+        /// The mask.
+        mask: PathBuf,
+        /// The picture's size.
+        expected: Size,
+        /// The mask's.
+        got: Size,
+    },
+    /// The teacher or the model cannot be read, made or written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The teacher does not fit the networks.
+    #[error("the teacher is unusable: {0}")]
+    Teacher(#[from] WeightsError),
+    /// No threshold can be found.
+    #[error(transparent)]
+    Threshold(#[from] ThresholdError),
+    /// The checkpoint cannot be written, read or used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A loss is no finite number.
+    #[error(
+        "training diverged at step {step}: the {loss} loss is {value}; lower the learning rate, or look for damaged \
+         pictures"
+    )]
+    Diverged {
+        /// Counted from 1.
+        step: u64,
+        /// Which loss.
+        loss: &'static str,
+        /// What it is.
+        value: f32,
+    },
+    /// The machine has not the memory.
+    #[error(
+        "training needs about {needed_mib} MiB of memory and {available_mib} MiB are free: choose a smaller --size or \
+         --image-size, or end other programs"
+    )]
+    TooLittleMemory {
+        /// An estimate.
+        needed_mib: u64,
+        /// What the system says.
+        available_mib: u64,
+    },
+    /// The device ran out of memory on the way.
+    #[error(
+        "the device ran out of memory: choose a smaller --size or --image-size, or another --device ({0})"
+    )]
+    OutOfMemory(String),
+    /// The device cannot be used, or failed.
+    #[error("{0}")]
+    Device(String),
+    /// Somebody asked to stop.
+    #[error("stopped after step {step}: `--resume` goes on from there")]
+    Stopped {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+impl From<candle_core::Error> for TrainingError {
+    fn from(error: candle_core::Error) -> Self {
+        let message = error.to_string();
+        let lower = message.to_lowercase();
+        if lower.contains("out of memory") || lower.contains("out_of_memory") {
+            Self::OutOfMemory(message)
+        } else {
+            Self::Device(format!("the device failed: {message}"))
+        }
+    }
+}

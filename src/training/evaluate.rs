@@ -1,0 +1,225 @@
+//! How good a model is on a labelled set.
+//!
+//! In: the set, and whoever judges a picture. Out: the figures of `inspectord evaluate --json`. Not here: the judging
+//! itself (an engine of `detector`), the metrics' arithmetic (`metrics`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::dataset::{Labelled, Sample};
+use super::error::TrainingError;
+use super::metrics::{PixelScores, image_metrics};
+use crate::frame::Picture;
+use crate::imaging;
+
+/// What an engine says of one picture.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Its score.
+    pub score: f32,
+    /// Its map at the picture's size, row by row.
+    pub map: Vec<f32>,
+    /// How long the inspection took, in milliseconds, decoding excluded.
+    pub milliseconds: f64,
+}
+
+/// Latency percentiles, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// Of a hundred, the slowest but one.
+    pub p99: f64,
+}
+
+/// How one kind of defect fares.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DefectFigures {
+    /// Pictures of it.
+    pub images: usize,
+    /// Image AUROC against all normal pictures; none without normal pictures.
+    pub image_auroc: Option<f64>,
+    /// The share of it above the threshold, 0–1.
+    pub detection_rate: f64,
+}
+
+/// All figures; those that the set cannot give are none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Pictures judged.
+    pub images: usize,
+    /// Area under the image-wise receiver operating characteristic.
+    pub image_auroc: Option<f64>,
+    /// Average precision of pictures.
+    pub image_ap: Option<f64>,
+    /// The best F1 that any threshold reaches.
+    pub image_f1_max: Option<f64>,
+    /// Area under the pixel-wise receiver operating characteristic.
+    pub pixel_auroc: Option<f64>,
+    /// Area under the per-region-overlap curve up to a false-positive rate of 0.30.
+    pub aupro_30: Option<f64>,
+    /// The same up to 0.05.
+    pub aupro_05: Option<f64>,
+    /// The model's threshold.
+    pub threshold: f32,
+    /// The share of normal pictures above it.
+    pub false_positive_rate: Option<f64>,
+    /// The share of anomalous pictures above it.
+    pub detection_rate: Option<f64>,
+    /// By kind of defect.
+    pub per_defect: BTreeMap<String, DefectFigures>,
+    /// How long a picture takes.
+    pub latency_ms: Latency,
+}
+
+/// Judges every picture of `set`.
+///
+/// # Errors
+/// A picture or mask cannot be read or does not fit, or `judge` fails.
+pub fn evaluate<E: From<TrainingError>>(
+    set: &Labelled,
+    threshold: f32,
+    mut judge: impl FnMut(&Sample, &Picture) -> Result<Judged, E>,
+) -> Result<Evaluation, E> {
+    let mut pixels = set.masked.then(PixelScores::default);
+    let (mut scores, mut times) = (Vec::new(), Vec::new());
+    for sample in &set.samples {
+        let picture = imaging::load(&sample.path).map_err(TrainingError::from)?;
+        let judged = judge(sample, &picture)?;
+        scores.push(judged.score);
+        times.push(judged.milliseconds);
+        if let Some(pixels) = &mut pixels {
+            let mask = mask(sample, &picture)?;
+            pixels
+                .add(&judged.map, &mask, picture.size().width as usize)
+                .expect("a map of the picture's size: this is a bug");
+        }
+    }
+    let scored: Vec<(f32, bool)> =
+        scores.iter().zip(&set.samples).map(|(&score, s)| (score, s.defect.is_some())).collect();
+    let above = |anomalous: bool| {
+        let of: Vec<f32> = scored.iter().filter(|s| s.1 == anomalous).map(|s| s.0).collect();
+        share_above(&of, threshold)
+    };
+    let (image, pixel) = (image_metrics(&scored), pixels.and_then(PixelScores::metrics));
+    Ok(Evaluation {
+        images: scored.len(),
+        image_auroc: image.map(|m| m.auroc),
+        image_ap: image.map(|m| m.average_precision),
+        image_f1_max: image.map(|m| m.best_f1.f1),
+        pixel_auroc: pixel.map(|m| m.auroc),
+        aupro_30: pixel.map(|m| m.aupro_30),
+        aupro_05: pixel.map(|m| m.aupro_05),
+        threshold,
+        false_positive_rate: above(false),
+        detection_rate: above(true),
+        per_defect: per_defect(set, &scores, threshold),
+        latency_ms: latency(times),
+    })
+}
+
+/// A score that is no number counts as anomalous, as in a verdict.
+fn share_above(scores: &[f32], threshold: f32) -> Option<f64> {
+    let within = scores.iter().filter(|&&s| s <= threshold).count();
+    (!scores.is_empty()).then(|| (scores.len() - within) as f64 / scores.len() as f64)
+}
+
+fn mask(sample: &Sample, picture: &Picture) -> Result<Vec<bool>, TrainingError> {
+    let Some(path) = &sample.mask else { return Ok(vec![false; picture.size().pixels() as usize]) };
+    let mask = load_mask(path)?;
+    if mask.size() != picture.size() {
+        return Err(TrainingError::MaskSize {
+            mask: path.clone(),
+            expected: picture.size(),
+            got: mask.size(),
+        });
+    }
+    // Some sets mark defects with 255, some with 1 or with the number of the kind.
+    Ok(mask.rgb().chunks_exact(3).map(|pixel| pixel.iter().any(|&v| v > 0)).collect())
+}
+
+fn load_mask(path: &Path) -> Result<Picture, TrainingError> {
+    Ok(imaging::load(path)?)
+}
+
+fn per_defect(set: &Labelled, scores: &[f32], threshold: f32) -> BTreeMap<String, DefectFigures> {
+    let of = |defect: Option<&str>| -> Vec<f32> {
+        let samples = set.samples.iter().zip(scores);
+        samples.filter(|(s, _)| s.defect.as_deref() == defect).map(|(_, &score)| score).collect()
+    };
+    let normal = of(None);
+    let mut kinds: Vec<&str> = set.samples.iter().filter_map(|s| s.defect.as_deref()).collect();
+    kinds.dedup();
+    let figures = |kind: &str| {
+        let scores = of(Some(kind));
+        let against: Vec<(f32, bool)> =
+            normal.iter().map(|&s| (s, false)).chain(scores.iter().map(|&s| (s, true))).collect();
+        DefectFigures {
+            images: scores.len(),
+            image_auroc: image_metrics(&against).map(|m| m.auroc),
+            detection_rate: share_above(&scores, threshold).unwrap_or(0.0),
+        }
+    };
+    kinds.into_iter().map(|kind| (kind.to_owned(), figures(kind))).collect()
+}
+
+fn latency(mut times: Vec<f64>) -> Latency {
+    times.sort_by(f64::total_cmp);
+    let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize];
+    Latency { p50: at(0.50), p99: at(0.99) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma, RgbImage};
+
+    fn labelled(mask_side: u32) -> (tempfile::TempDir, Labelled) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        for (kind, shade) in [("good", 10), ("hole", 200), ("dent", 90)] {
+            RgbImage::from_pixel(8, 8, image::Rgb([shade; 3]))
+                .save(folder(&format!("test/{kind}")).join("a.png"))
+                .unwrap();
+            if kind != "good" {
+                let mask = GrayImage::from_fn(mask_side, mask_side, |x, _| Luma([u8::from(x < 2)]));
+                mask.save(folder(&format!("ground_truth/{kind}")).join("a_mask.png")).unwrap();
+            }
+        }
+        let set = Labelled::find(root.path()).unwrap();
+        (root, set)
+    }
+
+    /// Scores a picture by its brightness and its map by the mask's left edge.
+    fn judge(_: &Sample, picture: &Picture) -> Result<Judged, TrainingError> {
+        let score = f32::from(picture.rgb()[0]);
+        let map = (0..64).map(|i| if score > 50.0 && i % 8 < 2 { 1.0 } else { 0.0 }).collect();
+        Ok(Judged { score, map, milliseconds: 2.0 })
+    }
+
+    #[test]
+    fn a_set_is_judged_as_a_whole_and_by_kind() {
+        let (_root, set) = labelled(8);
+        let figures = evaluate(&set, 100.0, judge).unwrap();
+        assert_eq!((figures.images, figures.image_auroc, figures.image_f1_max), (3, Some(1.0), Some(1.0)));
+        assert_eq!((figures.pixel_auroc, figures.aupro_30), (Some(1.0), Some(1.0)));
+        assert_eq!((figures.false_positive_rate, figures.detection_rate), (Some(0.0), Some(0.5)));
+        assert_eq!(figures.per_defect["hole"].detection_rate, 1.0);
+        assert_eq!(figures.per_defect["dent"].detection_rate, 0.0);
+        let json = serde_json::to_value(&figures).unwrap();
+        assert_eq!(json["latency_ms"]["p99"], 2.0);
+    }
+
+    #[test]
+    fn a_mask_of_another_size_is_named() {
+        let (_root, set) = labelled(9);
+        let error = evaluate(&set, 100.0, judge).unwrap_err().to_string();
+        assert!(error.contains("a_mask.png") && error.contains("9x9") && error.contains("8x8"), "{error}");
+    }
+}

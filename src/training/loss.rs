@@ -1,0 +1,159 @@
+//! The four losses of a training step (paper §3.2 and §3.3), batch 1.
+//!
+//! In: what the networks made of the step's pictures, `[1, C, h, w]`. Out: scalars that can be differentiated. Not
+//! here: the networks (`efficientad`), the step (`trainer`).
+
+use candle_core::{Result, Tensor};
+
+use crate::efficientad::statistics::quantile;
+
+/// Elements of the student's error at or above this quantile are hard (paper §3.2: p_hard = 0.999).
+const HARD_QUANTILE: f64 = 0.999;
+
+/// What the networks made of one step's pictures; C teacher channels each.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The normalised teacher on the training picture.
+    pub teacher: Tensor,
+    /// The student's first half on it.
+    pub student: Tensor,
+    /// The student's first half on the penalty picture, if there is one.
+    pub penalty: Option<Tensor>,
+    /// The normalised teacher on the augmented picture.
+    pub augmented_teacher: Tensor,
+    /// The student's second half on it.
+    pub augmented_student: Tensor,
+    /// The autoencoder on it.
+    pub autoencoder: Tensor,
+}
+
+/// The losses as tensors.
+#[derive(Debug)]
+pub struct Losses {
+    hard: Tensor,
+    penalty: Option<Tensor>,
+    autoencoder: Tensor,
+    student_autoencoder: Tensor,
+}
+
+impl Losses {
+    /// The losses of `outputs`.
+    pub fn of(outputs: &Outputs) -> Result<Self> {
+        let squared = |a: &Tensor, b: &Tensor| (a - b)?.sqr();
+        Ok(Self {
+            hard: hard(&squared(&outputs.teacher, &outputs.student)?)?,
+            penalty: outputs.penalty.as_ref().map(|p| p.sqr()?.mean_all()).transpose()?,
+            autoencoder: squared(&outputs.augmented_teacher, &outputs.autoencoder)?.mean_all()?,
+            student_autoencoder: squared(&outputs.autoencoder, &outputs.augmented_student)?.mean_all()?,
+        })
+    }
+
+    /// Their sum, which training lowers.
+    pub fn total(&self) -> Result<Tensor> {
+        let sum = ((&self.hard + &self.autoencoder)? + &self.student_autoencoder)?;
+        match &self.penalty {
+            Some(penalty) => sum + penalty,
+            None => Ok(sum),
+        }
+    }
+
+    /// Their numbers.
+    pub fn values(&self) -> Result<LossValues> {
+        let number = |t: &Tensor| t.detach().to_dtype(candle_core::DType::F32)?.to_scalar::<f32>();
+        Ok(LossValues {
+            hard: number(&self.hard)?,
+            penalty: self.penalty.as_ref().map(number).transpose()?,
+            autoencoder: number(&self.autoencoder)?,
+            student_autoencoder: number(&self.student_autoencoder)?,
+        })
+    }
+}
+
+/// The mean of the elements of `errors` at or above their 0.999 quantile.
+fn hard(errors: &Tensor) -> Result<Tensor> {
+    let mut values = errors.detach().to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let Some(limit) = quantile(&mut values, HARD_QUANTILE) else {
+        candle_core::bail!("a map without elements: this is a bug")
+    };
+    // An error that is no number leaves nothing at or above the quantile; the mean must be no number, too.
+    let count = values.iter().filter(|&&v| v >= limit).count();
+    let mask = errors.detach().ge(f64::from(limit))?.to_dtype(errors.dtype())?;
+    (errors * mask)?.sum_all()? / count as f64
+}
+
+/// The losses of one step, as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct LossValues {
+    /// Student against teacher, hardest elements only.
+    pub hard: f32,
+    /// Student on a picture of something else.
+    pub penalty: Option<f32>,
+    /// Autoencoder against teacher.
+    pub autoencoder: f32,
+    /// Student against autoencoder.
+    pub student_autoencoder: f32,
+}
+
+impl LossValues {
+    /// Their sum.
+    pub fn total(&self) -> f32 {
+        self.hard + self.penalty.unwrap_or(0.0) + self.autoencoder + self.student_autoencoder
+    }
+
+    /// The first that is no finite number, by name.
+    pub fn broken(&self) -> Option<(&'static str, f32)> {
+        [
+            ("student-teacher", self.hard),
+            ("penalty", self.penalty.unwrap_or(0.0)),
+            ("autoencoder", self.autoencoder),
+            ("student-autoencoder", self.student_autoencoder),
+        ]
+        .into_iter()
+        .find(|(_, value)| !value.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn outputs(student: &Tensor) -> Outputs {
+        let at = |v: f32| Tensor::full(v, student.shape(), &Device::Cpu).unwrap();
+        Outputs {
+            teacher: at(1.0),
+            student: student.clone(),
+            penalty: Some(at(3.0)),
+            augmented_teacher: at(2.0),
+            augmented_student: at(0.5),
+            autoencoder: at(1.5),
+        }
+    }
+
+    #[test]
+    fn only_the_hardest_elements_are_learnt() {
+        let mut values = vec![1.5f32; 2000];
+        values[7] = 5.0;
+        values[1999] = -2.0;
+        let student = Var::new(values, &Device::Cpu).unwrap();
+        let student = Var::from_tensor(&student.reshape((1, 20, 10, 10)).unwrap()).unwrap();
+        let losses = Losses::of(&outputs(&student)).unwrap();
+        let numbers = losses.values().unwrap();
+        assert_eq!(numbers.hard, (16.0 + 9.0) / 2.0);
+        assert_eq!(
+            (numbers.penalty, numbers.autoencoder, numbers.student_autoencoder),
+            (Some(9.0), 0.25, 1.0)
+        );
+        assert_eq!(numbers.total(), losses.total().unwrap().to_scalar::<f32>().unwrap());
+        let gradient = losses.total().unwrap().backward().unwrap().get(&student).unwrap().clone();
+        let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!((gradient[7], gradient[8], gradient[1999]), (4.0, 0.0, -3.0));
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_is_named() {
+        let student = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
+        let numbers = Losses::of(&outputs(&student)).unwrap().values().unwrap();
+        assert_eq!(numbers.broken().map(|b| b.0), Some("student-teacher"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The teacher in training: never changed, measured once over the training pictures, and remembered where memory
+//! allows, since its features of an unchanged picture are the same at every epoch.
+//!
+//! In: teacher weights from wherever, training pictures. Out: features normalised per channel (paper §3.1). Owned by
+//! the training thread. Not here: making a teacher by distillation.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use candle_core::{Device, Result, Tensor, bail};
+use sha2::{Digest, Sha256};
+
+use super::error::TrainingError;
+use super::pictures::Pictures;
+use crate::efficientad::{
+    Architecture, BundleError, Pdn, Weights, initialise, input, load_teacher, statistics,
+};
+use crate::frame::Picture;
+
+/// Channels that do not vary over the training pictures are divided by this rather than by zero.
+const LEAST_STD: f32 = 1e-6;
+
+/// A teacher's weights, and what the manifest says of their origin.
+#[derive(Debug, Clone)]
+pub struct TeacherSource {
+    /// `conv1.weight`, `conv1.bias`, …
+    pub weights: Weights,
+    /// The SHA-256 of its file in hexadecimal, or how it was drawn.
+    pub origin: String,
+}
+
+impl TeacherSource {
+    /// A teacher's file.
+    ///
+    /// # Errors
+    /// It is missing, damaged, or not of this architecture.
+    pub fn file(path: &Path, architecture: &Architecture) -> std::result::Result<Self, BundleError> {
+        let weights = load_teacher(path, architecture)?;
+        let mut digest = Sha256::new();
+        File::open(path)
+            .and_then(|mut file| io::copy(&mut file, &mut digest))
+            .map_err(|source| BundleError::Io { action: "read", path: path.to_owned(), source })?;
+        let origin = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { weights, origin })
+    }
+
+    /// A teacher that was never taught: for trying things out, since a random network describes patches, too, but
+    /// poorly.
+    pub fn random(architecture: &Architecture, seed: u64) -> Self {
+        let weights = initialise::draw(&architecture.teacher_tensors(), seed);
+        Self { weights, origin: format!("random, seed {seed}") }
+    }
+}
+
+/// The teacher network with its channel statistics and memory.
+#[derive(Debug)]
+pub(super) struct Teacher {
+    network: Pdn,
+    mean: Tensor,
+    std: Tensor,
+    kept: Vec<Option<Tensor>>,
+    room: u64,
+    device: Device,
+}
+
+impl Teacher {
+    /// The teacher of `weights`, not measured yet, with `room` bytes to remember features of `pictures` pictures.
+    pub(super) fn new(
+        architecture: &Architecture,
+        weights: &Weights,
+        device: &Device,
+        pictures: usize,
+        room: u64,
+    ) -> Result<Self> {
+        let network = Pdn::new(&architecture.teacher(), weights.var_builder(device)?)?;
+        let channels = (1, architecture.features, 1, 1);
+        let dtype = candle_core::DType::F32;
+        let (mean, std) = (Tensor::zeros(channels, dtype, device)?, Tensor::ones(channels, dtype, device)?);
+        Ok(Self { network, mean, std, kept: vec![None; pictures], room, device: device.clone() })
+    }
+
+    /// Measures mean and standard deviation per channel over all `pictures`; `tell` hears how many of how many
+    /// passes over a picture are done.
+    pub(super) fn measure(
+        &mut self,
+        pictures: &mut Pictures,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> std::result::Result<(), TrainingError> {
+        let count = pictures.len();
+        let (mut failure, mut done) = (None, 0);
+        let measured = statistics::channel_statistics(count, |index| {
+            tell(done, 2 * count);
+            done += 1;
+            let picture = match pictures.get(index) {
+                Ok(picture) => picture,
+                Err(e) => {
+                    failure = Some(e);
+                    bail!("a training picture cannot be read")
+                }
+            };
+            self.raw(index, &picture)
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let (mean, mut std) = measured?;
+        std.iter_mut().for_each(|s| *s = s.max(LEAST_STD));
+        self.set_statistics(&mean, &std)?;
+        Ok(())
+    }
+
+    /// Takes the statistics as they were measured before.
+    pub(super) fn set_statistics(&mut self, mean: &[f32], std: &[f32]) -> Result<()> {
+        let channels = |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1, 1), &self.device);
+        (self.mean, self.std) = (channels(mean)?, channels(std)?);
+        Ok(())
+    }
+
+    /// Copies `teacher_mean` and `teacher_std` into `weights`.
+    pub(super) fn save_statistics(&self, weights: &mut Weights) -> Result<()> {
+        weights.insert_tensor("teacher_mean", &self.mean.flatten_all()?)?;
+        weights.insert_tensor("teacher_std", &self.std.flatten_all()?)
+    }
+
+    /// Normalised features `[1, C, h, w]` of the training picture at `index`.
+    pub(super) fn of_training_picture(&mut self, index: usize, picture: &Picture) -> Result<Tensor> {
+        let raw = self.raw(index, picture)?;
+        self.normalise(&raw)
+    }
+
+    /// Normalised features of any pictures `x [b, 3, H, W]`.
+    pub(super) fn of(&self, x: &Tensor) -> Result<Tensor> {
+        self.normalise(&self.network.forward(x)?)
+    }
+
+    fn normalise(&self, raw: &Tensor) -> Result<Tensor> {
+        raw.broadcast_sub(&self.mean)?.broadcast_div(&self.std)
+    }
+
+    fn raw(&mut self, index: usize, picture: &Picture) -> Result<Tensor> {
+        if let Some(features) = &self.kept[index] {
+            return Ok(features.clone());
+        }
+        let features = self.network.forward(&input::normalise(&[picture], &self.device)?)?;
+        let bytes = (features.elem_count() * features.dtype().size_in_bytes()) as u64;
+        if bytes <= self.room {
+            self.room -= bytes;
+            self.kept[index] = Some(features.clone());
+        }
+        Ok(features)
+    }
+}

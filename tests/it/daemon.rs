@@ -1,0 +1,334 @@
+//! The daemon from end to end: real files, a real broker, a real process that is really killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use inspectord::detector::untrained;
+use inspectord::efficientad::{Architecture, PdnSize};
+use inspectord::frame::Size;
+use inspectord::imaging;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::inspectord::{Running, arg, command};
+use crate::mosquitto::{Access, Mosquitto};
+use crate::subscriber::{Subscriber, eventually};
+
+/// A box with one camera, its model, its store and its broker.
+struct Floor {
+    folder: TempDir,
+    broker: Mosquitto,
+}
+
+impl Floor {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        untrained::model(&architecture, 1).save(&folder.path().join("model")).unwrap();
+        fs::create_dir(folder.path().join("in")).unwrap();
+        Self { folder, broker: Mosquitto::start(Access::Open).await }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Drops `count` different pictures into the camera's folder.
+    fn drop_pictures(&self, from: usize, count: usize) {
+        for i in from..from + count {
+            let picture = untrained::picture(Size::new(96, 80), i as u64);
+            fs::write(self.path("in").join(format!("{i:04}.png")), imaging::png(&picture)).unwrap();
+        }
+    }
+
+    /// Settings with this `[[camera]]` section's further lines and this source.
+    fn configure(&self, camera: &str, source: &str) {
+        let settings = format!(
+            "[box]\nname = \"floor\"\n\
+             [mqtt]\nhost = \"127.0.0.1\"\nport = {}\nback_off_min_ms = 20\nback_off_max_ms = 200\n\
+             [store]\npath = \"{}\"\n\
+             [[camera]]\nname = \"top\"\nmodel = \"{}\"\n{camera}\n[camera.source]\n{source}\n",
+            self.broker.port(),
+            arg(&self.path("store")),
+            arg(&self.path("model")),
+        );
+        fs::write(self.path("inspectord.toml"), settings).unwrap();
+    }
+
+    fn replay(&self, camera: &str) {
+        self.configure(
+            camera,
+            &format!("kind = \"folder\"\nmode = \"replay\"\npath = \"{}\"", arg(&self.path("in"))),
+        );
+    }
+
+    fn simulated(&self, camera: &str) {
+        self.configure(camera, "kind = \"simulated\"\nrate = 0");
+    }
+
+    fn start(&self, more: &[&str]) -> Running {
+        let settings = self.path("inspectord.toml");
+        let mut arguments = vec!["run", "--config", arg(&settings)];
+        arguments.extend(more);
+        Running::start(command(&arguments))
+    }
+
+    async fn subscribe(&self) -> Subscriber {
+        Subscriber::start(self.broker.port(), "inspectord/floor/#").await
+    }
+}
+
+/// Asserts that sequences run from 1 without a gap and that a repeat is the very same verdict; returns the verdicts by
+/// sequence.
+#[track_caller]
+fn complete(verdicts: &[Value]) -> BTreeMap<u64, Value> {
+    let mut by_sequence: BTreeMap<u64, Value> = BTreeMap::new();
+    for verdict in verdicts {
+        let sequence = verdict["sequence"].as_u64().unwrap();
+        if let Some(earlier) = by_sequence.insert(sequence, verdict.clone()) {
+            assert_eq!(earlier, *verdict, "a repeat differs");
+        }
+    }
+    let expected: Vec<u64> = (1..=by_sequence.len() as u64).collect();
+    assert_eq!(by_sequence.keys().copied().collect::<Vec<_>>(), expected, "there is a gap");
+    let ids: BTreeSet<String> = by_sequence.values().map(|v| v["id"].to_string()).collect();
+    assert_eq!(ids.len(), by_sequence.len(), "an id came twice");
+    by_sequence
+}
+
+/// Asserts that each of `count` files has exactly one verdict.
+#[track_caller]
+fn one_verdict_per_file(verdicts: &BTreeMap<u64, Value>, count: usize) {
+    let names: BTreeSet<&str> = verdicts.values().map(|v| v["source"]["name"].as_str().unwrap()).collect();
+    assert_eq!((verdicts.len(), names.len()), (count, count));
+}
+
+fn decisions<'a>(verdicts: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for verdict in verdicts {
+        *counts.entry(verdict["decision"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_file_gets_one_verdict_and_every_alarm_its_evidence() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 12);
+    fs::write(floor.path("in").join("0005b.png"), "this is no picture").unwrap();
+    floor.replay("threshold = -1000.0");
+    let subscriber = floor.subscribe().await;
+    let ended = floor.start(&["--until-end"]).ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let verdicts = complete(&subscriber.wait_for("/verdict", 13).await);
+    one_verdict_per_file(&verdicts, 13);
+    let counted = decisions(verdicts.values());
+    assert_eq!((counted["anomalous"], counted["uninspected"]), (12, 1));
+    let alarms = subscriber.wait_for("/alarm", 13).await;
+    for alarm in &alarms {
+        let evidence = floor.path("store").join("evidence").join(alarm["evidence"].as_str().unwrap());
+        let original = floor.path("in").join(alarm["source"]["name"].as_str().unwrap());
+        let kept = fs::read_dir(&evidence)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .find(|p| p.file_stem().unwrap() == "picture");
+        assert_eq!(fs::read(kept.unwrap()).unwrap(), fs::read(original).unwrap());
+        assert_eq!(evidence.join("heatmap.png").exists(), alarm["decision"] == "anomalous");
+    }
+    let unreadable = verdicts.values().find(|v| v["decision"] == "uninspected").unwrap();
+    assert_eq!(
+        (&unreadable["reason"], &unreadable["source"]["name"]),
+        (&"camera".into(), &"0005b.png".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_killed_again_and_again_ends_with_every_files_verdict() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 60);
+    floor.replay("");
+    let subscriber = floor.subscribe().await;
+    for seen in [7, 23, 41] {
+        let daemon = floor.start(&[]);
+        subscriber.wait_for("/verdict", seen).await;
+        daemon.signal("KILL");
+        daemon.ended();
+    }
+    assert_eq!(floor.start(&["--until-end"]).ended().code, Some(0));
+    eventually("every file has its verdict", || {
+        let names: BTreeSet<String> =
+            subscriber.on("/verdict").iter().map(|v| v["source"]["name"].to_string()).collect();
+        names.len() == 60
+    })
+    .await;
+    one_verdict_per_file(&complete(&subscriber.on("/verdict")), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_late_gets_everything_in_order() {
+    let mut floor = Floor::new().await;
+    floor.drop_pictures(0, 15);
+    floor.replay("");
+    floor.broker.kill();
+    let daemon = floor.start(&["--until-end"]);
+    daemon.wait_for_log("the camera's replay has ended");
+    floor.broker.run().await;
+    let subscriber = floor.subscribe().await;
+    // What was published before the subscription is gone for it, and `replay` brings it back.
+    subscriber
+        .publish("inspectord/floor/top/command", r#"{"id":"gap","command":"replay","from":1,"to":15}"#)
+        .await;
+    let ended = daemon.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_filled_on_request() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 9);
+    floor.replay("");
+    assert_eq!(floor.start(&["--until-end"]).ended().code, Some(0));
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/status", |status| status["state"] == "online").await;
+    subscriber
+        .publish("inspectord/floor/top/command", r#"{"id":"gap","command":"replay","from":3,"to":6}"#)
+        .await;
+    let reply = subscriber.wait_for("/reply", 1).await.remove(0);
+    assert_eq!(reply["id"], "gap", "{reply}");
+    let sequences: Vec<u64> =
+        subscriber.wait_for("/verdict", 4).await.iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, [3, 4, 5, 6]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_gets_one_verdict_that_echoes_its_fields() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"");
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    let trigger = r#"{"part_id":"A-17","deadline_ms":60000,"order":{"line":4,"shift":"night"}}"#;
+    subscriber.publish("inspectord/floor/top/trigger", trigger).await;
+    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
+    assert_ne!(verdict["decision"], "uninspected", "{verdict}");
+    assert_eq!((&verdict["part_id"], &verdict["sequence"]), (&"A-17".into(), &1.into()));
+    assert_eq!(verdict["trigger"]["order"]["shift"], "night");
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"A-18","deadline_ms":1}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
+    assert_eq!((&verdict["part_id"], &verdict["decision"]), (&"A-18".into(), &"uninspected".into()));
+    assert_eq!(verdict["reason"], "deadline");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    subscriber.wait_until("/status", |status| status["state"] == "stopped").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_storm_gets_exactly_one_verdict_each() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"");
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    for part in 0..120 {
+        subscriber.publish("inspectord/floor/top/trigger", format!(r#"{{"part_id":"{part}"}}"#)).await;
+    }
+    // A message that finds the inbox full is answered on `reply` instead of becoming a part.
+    eventually("every trigger is answered", || {
+        subscriber.count("/verdict") + subscriber.count("/reply") >= 120
+    })
+    .await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    let verdicts = complete(&subscriber.on("/verdict"));
+    let answered: Vec<String> = verdicts
+        .values()
+        .map(|v| v["part_id"].to_string())
+        .chain(subscriber.on("/reply").iter().map(|r| r["part_id"].to_string()))
+        .collect();
+    let parts: BTreeSet<&String> = answered.iter().collect();
+    assert_eq!((answered.len(), parts.len()), (120, 120));
+    let counted = decisions(verdicts.values());
+    let inspected = counted.get("ok").unwrap_or(&0) + counted.get("anomalous").unwrap_or(&0);
+    assert!(inspected > 0, "{counted:?}");
+    for verdict in verdicts.values().filter(|v| v["decision"] == "uninspected") {
+        assert_eq!(verdict["reason"], "overload", "{verdict}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_camera_is_down_triggers_are_answered_at_once() {
+    let floor = Floor::new().await;
+    let nowhere = floor.path("nowhere");
+    floor.configure("trigger = \"software\"", &format!("kind = \"folder\"\npath = \"{}\"", arg(&nowhere)));
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    let state = subscriber
+        .wait_until("/state", |s| s["state"] == "down" && s["reason"].to_string().contains("nowhere"))
+        .await;
+    assert_eq!(state["model"]["name"], "untrained");
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"lonely"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
+    assert_eq!((&verdict["decision"], &verdict["reason"]), (&"uninspected".into(), &"camera".into()));
+    assert!(verdict["detail"].as_str().unwrap().contains("nowhere"), "{verdict}");
+    // The camera comes back by itself.
+    fs::create_dir(&nowhere).unwrap();
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_under_inspection_when_the_daemon_is_killed_still_gets_its_verdict() {
+    let floor = Floor::new().await;
+    // The folder stays empty, so that the trigger waits for its frame.
+    let waiting = format!("kind = \"folder\"\npath = \"{}\"", arg(&floor.path("in")));
+    floor.configure("trigger = \"software\"\npatience_ms = 600000", &waiting);
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"cut short"}"#).await;
+    subscriber.wait_until("/state", |state| state["counters"]["triggers"] == 1).await;
+    daemon.signal("KILL");
+    daemon.ended();
+    let daemon = floor.start(&[]);
+    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
+    assert_eq!((&verdict["part_id"], &verdict["decision"]), (&"cut short".into(), &"uninspected".into()));
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    complete(&subscriber.on("/verdict"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_dropped_in_while_the_daemon_runs_are_judged() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 2);
+    floor.configure(
+        "",
+        &format!("kind = \"folder\"\npath = \"{}\"\nlook_every_ms = 20", arg(&floor.path("in"))),
+    );
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_for("/verdict", 2).await;
+    floor.drop_pictures(2, 3);
+    subscriber.wait_for("/verdict", 5).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    one_verdict_per_file(&complete(&subscriber.on("/verdict")), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_on_the_same_store_is_refused() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"");
+    let subscriber = floor.subscribe().await;
+    let first = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    let second = floor.start(&[]).ended();
+    second.refuses(1, &["store"]);
+    assert!(Path::new(&floor.path("store")).exists());
+    drop(first);
+}
