@@ -1,17 +1,23 @@
 //! What durability costs: verdicts a second, and the time from handing one over until it is on disk.
 //!
 //! `cargo bench --bench store [-- FOLDER]`; the folder decides which disk is measured, by default the current one's.
+//! `cargo bench --bench store -- million [FOLDER]` writes a million verdicts, asks questions of them with and without the
+//! index, and has retention give the space back; it takes some minutes.
 
-use std::path::PathBuf;
+#![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
+
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inspectord::store::{Evidence, Options, RecordRequest, Store, StoreHandle};
-use inspectord::verdict::{Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings};
+use inspectord::frame::CameraId;
+use inspectord::store::{Evidence, Options, Position, Query, RecordRequest, Store, StoreHandle};
+use inspectord::verdict::{Decision, Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings};
 
 /// Verdicts a second that a busy box makes.
 const RATE: u32 = 500;
 const SECONDS: u32 = 10;
+const LONG: Duration = Duration::from_secs(60);
 
 fn request(n: u32, picture: Option<&[u8]>) -> RecordRequest {
     let score = Score(if picture.is_some() { 0.9 } else { 0.1 });
@@ -74,32 +80,119 @@ fn report(what: &str, times: &[f64]) {
 }
 
 fn main() {
-    let folder = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).map_or_else(
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let million = arguments.first().is_some_and(|arg| arg == "million");
+    let folder = arguments.get(usize::from(million)).map_or_else(
         || std::env::current_dir().expect("there is a current folder").join("target"),
         PathBuf::from,
     );
     let folder = tempfile::tempdir_in(folder).expect("the folder can be written");
     let options = Options { path: folder.path().join("store"), min_free_megabytes: 0, ..Options::default() };
-    let (handle, thread) = Store::open(&options, "bench").expect("the store opens");
+    if million { a_million(&options) } else { durability(&options) }
+}
 
-    let count = 50_000u32;
-    let start = Instant::now();
-    let pending: Vec<_> = (0..count).map(|n| handle.record(request(n, None))).collect();
-    for pending in pending {
-        pending.wait().expect("the disk works");
-    }
-    println!(
-        "as fast as it goes: {:.0} durable verdicts/s",
-        f64::from(count) / start.elapsed().as_secs_f64()
-    );
+fn durability(options: &Options) {
+    let (handle, thread) = Store::open(options, "bench").expect("the store opens");
+    record_many(&handle, 50_000);
     report("500 verdicts/s", &latencies(&handle, None));
     report("500 verdicts/s, 5 of them with 400 KiB of evidence", &latencies(&handle, Some(100)));
+    timed("closing", || thread.close(LONG).expect("everything is written"));
+    let (_handle, thread) = timed("opening again", || Store::open(options, "bench").expect("it opens"));
+    thread.close(LONG).expect("everything is written");
+}
 
+fn record_many(handle: &StoreHandle, count: u32) {
     let start = Instant::now();
-    thread.close(Duration::from_secs(60)).expect("everything is written");
-    println!("closing: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+    let mut last = None;
+    for n in 0..count {
+        last = Some(handle.record(request(n, None)));
+    }
+    last.expect("some were recorded").wait().expect("the disk works");
+    let rate = f64::from(count) / start.elapsed().as_secs_f64();
+    println!("as fast as it goes: {rate:.0} durable verdicts/s over {count}");
+}
+
+fn a_million(options: &Options) {
+    let (handle, thread) = Store::open(options, "bench").expect("the store opens");
+    record_many(&handle, 1_000_000);
+    timed("indexing the rest", || until(|| is_indexed(&handle)));
+    sizes(options);
+    questions("with the index", &handle);
+    timed("closing", || thread.close(LONG).expect("everything is written"));
+
+    std::fs::remove_dir_all(options.path.join("index")).expect("the index can be deleted");
+    let (handle, thread) =
+        timed("opening without the index", || Store::open(options, "bench").expect("it opens"));
+    questions("while it is rebuilt", &handle);
+    timed("rebuilding the rest of the index", || until(|| is_indexed(&handle)));
+    let drain = Instant::now();
+    let mut after = Position::START;
+    while let Some((last, _)) = handle.outbox(after, 1000).expect("the journal can be read").pop() {
+        after = last;
+    }
+    let rate = after.0 as f64 / drain.elapsed().as_secs_f64();
+    println!("reading the backlog: {rate:.0} verdicts/s; resident {} MiB", resident() >> 20);
+    handle.published(after);
+    thread.close(LONG).expect("everything is written");
+
+    let small = Options { max_megabytes: 64, ..options.clone() };
+    let (handle, thread) = Store::open(&small, "bench").expect("it opens");
+    timed("making room", || until(|| folder_bytes(&options.path) <= 64 << 20));
+    sizes(options);
+    println!("segments deleted: {}", handle.health().segments_deleted);
+    thread.close(LONG).expect("everything is written");
+}
+
+fn questions(when: &str, handle: &StoreHandle) {
+    let camera: CameraId = "camera3".parse().expect("a legal name");
+    let one = Query { camera: Some(camera.clone()), limit: 50, ..Query::default() };
+    timed(&format!("50 newest of a camera, {when}"), || handle.history(&one).expect("it answers"));
+    let rare = Query { decision: Some(Decision::Anomalous), ..Query::default() };
+    timed(&format!("anomalies, of which there are none, {when}"), || {
+        handle.history(&rare).expect("it answers")
+    });
+    timed(&format!("replay of 100 old ones, {when}"), || {
+        handle.replay(&camera, (1000, 1099), 100).expect("it answers")
+    });
+    timed(&format!("files judged, of which there are none, {when}"), || handle.sources(&camera));
+}
+
+fn is_indexed(handle: &StoreHandle) -> bool {
+    let index = handle.health().index;
+    index.ready && index.upto == *handle.tip().borrow()
+}
+
+fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
-    let (_handle, thread) = Store::open(&options, "bench").expect("the store opens again");
-    println!("opening again: {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
-    thread.close(Duration::from_secs(60)).expect("everything is written");
+    let result = work();
+    println!("{what}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    result
+}
+
+fn sizes(options: &Options) {
+    let size = |name: &str| folder_bytes(&options.path.join(name)) >> 20;
+    let (journal, index) = (size("journal"), size("index"));
+    println!("journal {journal} MiB, index {index} MiB, resident {} MiB", resident() >> 20);
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// Bytes of memory that this process holds.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    4096 * pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
 }

@@ -162,10 +162,10 @@ impl StoreHandle {
             drop(waiting);
         });
         let command = Command::Record { judgement: Box::new(judgement), evidence, ticket, reply };
-        if let Err(refused) = self.commands.send(command) {
-            if let Command::Record { reply, .. } = refused.into_inner() {
-                reply(Err(StoreError::Closed));
-            }
+        if let Err(refused) = self.commands.send(command)
+            && let Command::Record { reply, .. } = refused.into_inner()
+        {
+            reply(Err(StoreError::Closed));
         }
     }
 

@@ -72,10 +72,10 @@ impl Newest {
         }
         self.oldest_first.push(Reverse(key));
         self.verdicts.insert(position, verdict);
-        if self.verdicts.len() > self.limit {
-            if let Some(Reverse((_, position))) = self.oldest_first.pop() {
-                self.verdicts.remove(&position);
-            }
+        if self.verdicts.len() > self.limit
+            && let Some(Reverse((_, position))) = self.oldest_first.pop()
+        {
+            self.verdicts.remove(&position);
         }
     }
 
