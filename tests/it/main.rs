@@ -14,5 +14,6 @@ mod mosquitto;
 mod mqtt;
 mod proxy;
 mod session_rig;
+mod store;
 mod subscriber;
 mod training;
