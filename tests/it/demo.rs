@@ -12,13 +12,19 @@ fn the_demo_needs_nothing_and_ends_with_its_score() {
     let ended = demo.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stdout.contains("parts inspected       40"), "{}", ended.stdout);
-    assert!(ended.stdout.contains("Every verdict is on disk and acknowledged by the broker."), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("Every verdict is on disk and acknowledged by the broker."),
+        "{}",
+        ended.stdout
+    );
 
     let history = run(&["history", "--store", arg(&store), "--json", "--limit", "100"]);
     assert_eq!(history.stdout.lines().count(), 40, "{}", history.stderr);
-    let kept = run(&["history", "--store", arg(&store), "--json", "--decision", "anomalous", "--limit", "100"]);
+    let kept =
+        run(&["history", "--store", arg(&store), "--json", "--decision", "anomalous", "--limit", "100"]);
     let caught = ended.stdout.matches("caught: ").count();
-    let false_alarms = ended.stdout.matches("false alarm").count() - ended.stdout.matches("false alarms ").count();
+    let false_alarms =
+        ended.stdout.matches("false alarm").count() - ended.stdout.matches("false alarms ").count();
     assert_eq!(kept.stdout.lines().count(), caught + false_alarms, "{}", ended.stdout);
     assert!(caught >= 3, "the shipped model caught only {caught}:\n{}", ended.stdout);
 }
