@@ -197,7 +197,7 @@ pub struct Verdict {
     pub sequence: u64,
     /// What was concluded.
     pub judgement: Judgement,
-    /// The evidence folder's path below the store's evidence folder, if evidence was kept.
+    /// The evidence folder, relative to the store, if evidence was kept.
     pub evidence: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::detector::{self, Detector, Inspection, options::Device};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Picture;
-use crate::imaging::{self, Resizer};
+use crate::imaging::{self, Heat, Resizer};
 use crate::verdict::Timings;
 
 /// A model made runnable, and what prepares pictures for it.
@@ -48,21 +48,15 @@ fn milliseconds(since: Instant) -> f32 {
 
 /// Writes what people look at: the map over its picture.
 pub(super) fn write_heatmap(path: &Path, picture: &Picture, inspection: &Inspection) -> anyhow::Result<()> {
-    let drawn = draw(picture, inspection);
+    let heat = Heat {
+        values: &inspection.map.values,
+        size: inspection.map.size,
+        viewed: imaging::whole(picture.size()),
+        finding: &inspection.finding,
+    };
+    let drawn = imaging::heatmap(picture, &heat)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     std::fs::write(path, imaging::png(&drawn)).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn draw(picture: &Picture, inspection: &Inspection) -> Picture {
-    let mut drawn = picture.clone();
-    let threshold = inspection.finding.threshold.0.max(f32::MIN_POSITIVE);
-    for (pixel, value) in drawn.rgb_mut().chunks_exact_mut(3).zip(&inspection.map.values) {
-        let heat = (value / (2.0 * threshold)).clamp(0.0, 1.0);
-        for (channel, hot) in pixel.iter_mut().zip([255.0, 40.0, 0.0]) {
-            *channel = (f32::from(*channel) * (1.0 - 0.7 * heat) + hot * 0.7 * heat) as u8;
-        }
-    }
-    drawn
 }

@@ -3,7 +3,7 @@
 //! In: normalised pictures `[b, 3, H, W]`. Out: features `[b, C, H/4−8, W/4−8]`, or `[b, C, H/4, W/4]` with the
 //! paddings of distillation. Owned by whoever trains or infers. Not here: the widths (`architecture`).
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::architecture::PdnLayer;
@@ -13,6 +13,19 @@ use super::ops::{Features, Layer};
 #[derive(Debug, Clone)]
 pub struct Pdn {
     layers: Vec<(PdnLayer, Tensor, Tensor)>,
+}
+
+fn chain(mut x: Features, layers: &[(PdnLayer, Tensor, Tensor)], padded: bool) -> Result<Features> {
+    for (layer, weight, bias) in layers {
+        let what = Layer {
+            stride: 1,
+            padding: if padded { layer.distillation_padding } else { 0 },
+            relu: layer.relu,
+            pool: layer.pool.then_some(usize::from(padded)),
+        };
+        x = x.layer(weight, bias, what)?;
+    }
+    Ok(x)
 }
 
 impl Pdn {
@@ -40,17 +53,25 @@ impl Pdn {
         self.run(x, true)
     }
 
+    /// The first half of the channels for the first `first` pictures of `x [b, 3, H, W]`, and the second half for the
+    /// others: `[first, C/2, H/4−8, W/4−8]` and `[b−first, C/2, …]`.
+    ///
+    /// A student in training is asked for no more (paper §3.2–3.3), and its last layer is half of its work.
+    pub fn forward_halves(&self, x: &Tensor, first: usize) -> Result<(Tensor, Tensor)> {
+        let Some(((layer, weight, bias), before)) = self.layers.split_last() else {
+            bail!("a network without layers: this is a bug")
+        };
+        let (x, half) = (chain(Features::new(x)?, before, false)?, layer.output / 2);
+        let part = |rows: usize, count: usize, channel: usize| {
+            let (weight, bias) = (weight.narrow(0, channel, half)?, bias.narrow(0, channel, half)?);
+            let x = x.map(|x| x.narrow(0, rows, count))?;
+            chain(x, &[(*layer, weight, bias)], false)?.into_tensor()
+        };
+        let others = x.batch()?.saturating_sub(first);
+        Ok((part(0, first, 0)?, part(first, others, half)?))
+    }
+
     fn run(&self, x: &Tensor, padded: bool) -> Result<Tensor> {
-        let mut x = Features::new(x)?;
-        for (layer, weight, bias) in &self.layers {
-            let what = Layer {
-                stride: 1,
-                padding: if padded { layer.distillation_padding } else { 0 },
-                relu: layer.relu,
-                pool: layer.pool.then_some(usize::from(padded)),
-            };
-            x = x.layer(weight, bias, what)?;
-        }
-        x.into_tensor()
+        chain(Features::new(x)?, &self.layers, padded)?.into_tensor()
     }
 }

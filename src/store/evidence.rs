@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tracing::warn;
 
@@ -58,6 +58,14 @@ pub(super) fn on_disk(length: u64) -> u64 {
 pub(super) fn path_of(verdict: &Verdict) -> String {
     let day = verdict.judgement.captured_at.strftime("%Y-%m-%d");
     format!("{FOLDER}/{}/{day}/{}-{}", verdict.camera(), verdict.sequence, verdict.id)
+}
+
+/// The folder of a verdict's evidence below `store`, if it is still there.
+pub(super) fn evidence_folder(store: &Path, verdict: &Verdict) -> Option<PathBuf> {
+    let place = Path::new(verdict.evidence.as_deref()?);
+    // A record is trusted as far as its checksum goes, which is not far enough to leave the store.
+    let inside = place.components().all(|part| matches!(part, Component::Normal(_)));
+    Some(store.join(place)).filter(|folder| inside && folder.is_dir())
 }
 
 /// Writes a verdict's evidence to where the verdict says; durable when it returns.

@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::history::{Query, evidence_folder};
+use super::evidence::evidence_folder;
+use super::history::Query;
 use super::record::Accepted;
 use super::shared::{Health, Shared};
 use super::thread::Command;
@@ -63,6 +64,22 @@ impl Pending {
             Err(crossbeam_channel::TryRecvError::Empty) => None,
             Err(crossbeam_channel::TryRecvError::Disconnected) => Some(Err(StoreError::Closed)),
         }
+    }
+}
+
+/// Counts a judgement that was handed over and is not durable, as long as it exists.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn one_more(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -139,12 +156,16 @@ impl StoreHandle {
             }
             room
         });
-        let judgement = Box::new(judgement);
-        let command = Command::Record { judgement, evidence, ticket, reply: Box::new(then) };
-        if let Err(refused) = self.commands.send(command) {
-            if let Command::Record { reply, .. } = refused.into_inner() {
-                reply(Err(StoreError::Closed));
-            }
+        let waiting = Waiting::one_more(&self.shared);
+        let reply = Box::new(move |verdict| {
+            then(verdict);
+            drop(waiting);
+        });
+        let command = Command::Record { judgement: Box::new(judgement), evidence, ticket, reply };
+        if let Err(refused) = self.commands.send(command)
+            && let Command::Record { reply, .. } = refused.into_inner()
+        {
+            reply(Err(StoreError::Closed));
         }
     }
 
@@ -187,7 +208,7 @@ impl StoreHandle {
 
     /// How the store fares.
     pub fn health(&self) -> Health {
-        self.shared.health(self.commands.len())
+        self.shared.health()
     }
 
     /// Verdicts `from` to `to` of `camera`, by sequence, at most `limit`; those that retention has deleted are missing.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::evidence::evidence_folder;
 use super::reader::{Found, Journal, Segment};
 use super::{JOURNAL_FOLDER, Position, StoreError};
 use crate::frame::{CameraId, SourceRef};
@@ -71,10 +72,10 @@ impl Newest {
         }
         self.oldest_first.push(Reverse(key));
         self.verdicts.insert(position, verdict);
-        if self.verdicts.len() > self.limit {
-            if let Some(Reverse((_, position))) = self.oldest_first.pop() {
-                self.verdicts.remove(&position);
-            }
+        if self.verdicts.len() > self.limit
+            && let Some(Reverse((_, position))) = self.oldest_first.pop()
+        {
+            self.verdicts.remove(&position);
         }
     }
 
@@ -222,12 +223,4 @@ impl Reader {
     pub fn evidence(&self, verdict: &Verdict) -> Option<PathBuf> {
         evidence_folder(&self.store, verdict)
     }
-}
-
-/// The folder of a verdict's evidence below `store`, if it is still there.
-pub(super) fn evidence_folder(store: &Path, verdict: &Verdict) -> Option<PathBuf> {
-    let place = Path::new(verdict.evidence.as_deref()?);
-    // A record is trusted as far as its checksum goes, which is not far enough to leave the store.
-    let inside = place.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    Some(store.join(place)).filter(|folder| inside && folder.is_dir())
 }

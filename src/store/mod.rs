@@ -12,13 +12,15 @@
 //! | `journal`, `recovery`, `reader` | writing, opening after a crash, reading |
 //! | `history`, `queries` | past verdicts by camera, time and decision, from the journal alone or helped by the index |
 //! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
-//! | `evidence`, `retention` | pictures and heat maps; making room |
+//! | `evidence`, `evidence_thread` | pictures and heat maps, and the thread that writes them |
+//! | `retention` | making room, on a thread of its own |
 //! | `outbox` | what is recorded and not yet published |
 
 use serde::{Deserialize, Serialize};
 
 mod error;
 mod evidence;
+mod evidence_thread;
 mod handle;
 mod history;
 mod index;

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 
+use super::evidence_thread::write_evidence;
 use super::handle::StoreHandle;
 use super::indexer::Indexer;
 use super::journal::{Disk, Journal, Medium};
 use super::recovery::recover;
 use super::retention::{Limits, Retention};
 use super::shared::{Bounds, Shared};
-use super::thread::{Command, Writer, write_evidence};
+use super::thread::{Command, Writer};
 use super::{JOURNAL_FOLDER, Options, StoreError, evidence};
 
 const LOCK: &str = "lock";

@@ -26,11 +26,11 @@ impl Shared {
         if query.limit <= MANY {
             let oldest = self.reader.segments()?.first().map_or(0, |segment| segment.number);
             let answer = self.index.ask(|index| index.find(query, oldest));
-            if let Some((entries, upto)) = answer {
-                if let Some(found) = self.read_all(&entries)? {
-                    found.into_iter().for_each(|found| newest.add(found));
-                    after = upto;
-                }
+            if let Some((entries, upto)) = answer
+                && let Some(found) = self.read_all(&entries)?
+            {
+                found.into_iter().for_each(|found| newest.add(found));
+                after = upto;
             }
         }
         self.reader.search(query, after, &mut newest)?;
@@ -48,18 +48,18 @@ impl Shared {
         let mut cursor = None;
         if limit <= MANY {
             let answer = self.index.ask(|index| index.sequences(camera, (from, to), limit));
-            if let Some((entries, upto)) = answer {
-                if let Some(found) = self.read_all(&entries)? {
-                    verdicts.extend(found.into_iter().map(|found| found.verdict));
-                    cursor = Some(self.reader.after(upto));
-                }
+            if let Some((entries, upto)) = answer
+                && let Some(found) = self.read_all(&entries)?
+            {
+                verdicts.extend(found.into_iter().map(|found| found.verdict));
+                cursor = Some(self.reader.after(upto));
             }
         }
         let known = verdicts.last().map_or(from, |last| last.sequence + 1);
         let newest = self.outbox.newest();
         let mut cursor = match cursor {
             Some(cursor) => cursor,
-            None => self.reader.from_sequence(camera, from)?,
+            None => self.reader.before_sequence(camera, from)?,
         };
         while verdicts.len() < limit && cursor.wants() <= newest {
             let Some(Found { verdict, .. }) = cursor.next()? else { break };

@@ -114,7 +114,7 @@ impl Journal {
     }
 
     /// Reads on from where `camera`'s verdict number `sequence` can first be.
-    pub(super) fn from_sequence(&self, camera: &CameraId, sequence: u64) -> Result<Cursor, StoreError> {
+    pub(super) fn before_sequence(&self, camera: &CameraId, sequence: u64) -> Result<Cursor, StoreError> {
         let segments = self.segments()?;
         let starts_before = |segment: &&Segment| {
             let before = segment.before.as_ref().and_then(|before| before.sequences.get(camera));

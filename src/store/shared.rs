@@ -32,7 +32,7 @@ const REMIND: Duration = Duration::from_secs(60);
 pub struct Health {
     /// Set while verdicts cannot be written; they wait, and are tried again.
     pub failing: Option<Failing>,
-    /// Commands that wait for the store thread.
+    /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
     /// The newest durable verdict.
     pub newest: Position,
@@ -88,6 +88,8 @@ pub(super) struct Shared {
     /// Accepted triggers without a verdict.
     pub(super) open: AtomicUsize,
     pub(super) tickets: AtomicU64,
+    /// Judgements that were handed over and are not durable yet.
+    pub(super) waiting: AtomicUsize,
     min_free_bytes: u64,
     max_evidence_waiting: u64,
     evidence_waiting: AtomicI64,
@@ -119,6 +121,7 @@ impl Shared {
             closed: Shutdown::new(),
             open: AtomicUsize::new(state.open.len()),
             tickets: AtomicU64::new(sum.ticket + 1),
+            waiting: AtomicUsize::new(0),
             min_free_bytes: bounds.min_free_bytes,
             max_evidence_waiting: bounds.max_evidence_waiting,
             evidence_waiting: AtomicI64::new(0),
@@ -132,10 +135,10 @@ impl Shared {
         }
     }
 
-    pub(super) fn health(&self, waiting: usize) -> Health {
+    pub(super) fn health(&self) -> Health {
         Health {
             failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
-            waiting,
+            waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
             unpublished: self.outbox.unpublished(),
             open_triggers: self.open.load(Ordering::Relaxed),
@@ -186,6 +189,17 @@ impl Shared {
             info!("evidence can be kept again");
         }
         Ok(())
+    }
+
+    /// Removes evidence that was written too late for its verdict.
+    pub(super) fn drop_evidence(&self, verdict: &Verdict, evidence: &Evidence) {
+        let Some(folder) = evidence::evidence_folder(&self.path, verdict) else { return };
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => self.kept.add_evidence(-evidence.bytes_on_disk().cast_signed()),
+            Err(error) => {
+                warn!(folder = %folder.display(), error = %chain(&error), "evidence without a verdict stays");
+            }
+        }
     }
 
     /// Verdicts are recorded without their evidence.

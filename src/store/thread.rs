@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::evidence::{self, Evidence};
+use super::evidence_thread::{Claim, Done, Job};
 use super::handle::Reply;
 use super::journal::Journal;
 use super::record::{Accepted, MAX_RECORD, Record};
@@ -25,6 +26,9 @@ use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Verdict};
 const MAX_BATCH: usize = 512;
 /// How long acknowledgements may wait to be written down; after a crash that much is sent again.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a verdict waits for its evidence to be written. The verdict is worth more than its picture, and those that
+/// come after it wait as well.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -35,15 +39,6 @@ pub(super) enum Command {
     Close,
 }
 
-/// Work for the evidence thread.
-pub(super) struct Job {
-    pub(super) verdict: Box<Verdict>,
-    pub(super) evidence: Evidence,
-}
-
-/// A job's end: the verdict, with its evidence or without.
-pub(super) struct Done(pub(super) Box<Verdict>);
-
 /// One camera's verdicts that are numbered and not yet in a batch, in order.
 #[derive(Default)]
 struct Line {
@@ -53,10 +48,16 @@ struct Line {
 
 struct Waiting {
     verdict: Box<Verdict>,
-    /// Whether its evidence is still being written.
-    held: bool,
+    /// Set while its evidence is being written.
+    held: Option<Held>,
     ticket: Option<Ticket>,
     reply: Option<Reply>,
+}
+
+/// What a verdict waits for.
+struct Held {
+    since: Instant,
+    claim: Claim,
 }
 
 /// The store thread's own things.
@@ -67,6 +68,7 @@ pub(super) struct Writer {
     pub(super) jobs: Sender<Job>,
     pub(super) done: Receiver<Done>,
     pub(super) shared: Arc<Shared>,
+    pub(super) evidence_wait: Duration,
     lines: BTreeMap<CameraId, Line>,
     batch: Vec<Record>,
     replies: VecDeque<Option<Reply>>,
@@ -94,6 +96,7 @@ impl Writer {
             jobs,
             done,
             shared,
+            evidence_wait: EVIDENCE_WAIT,
             lines,
             batch,
             replies,
@@ -142,10 +145,11 @@ impl Writer {
     fn wait(&mut self, closing: &mut bool) {
         let idle = match self.shared.time_to_close() {
             Some(left) if *closing => left.min(IDLE),
-            _ => IDLE,
+            _ => IDLE.min(self.evidence_wait),
         };
         // Cloned, so that the arms may borrow the rest.
-        let (commands, done) = (self.commands.clone(), self.done.clone());
+        let commands = if self.is_full() { never() } else { self.commands.clone() };
+        let done = self.done.clone();
         select! {
             recv(commands) -> command => match command {
                 Ok(command) => self.obey(command, closing),
@@ -154,9 +158,8 @@ impl Writer {
             recv(done) -> done => if let Ok(done) = done { self.evidence_done(done) },
             default(idle) => {}
         }
-        if *closing && self.shared.time_to_close().is_some_and(|left| left.is_zero()) {
-            self.stop_waiting_for_evidence();
-        }
+        let out_of_time = *closing && self.shared.time_to_close().is_some_and(|left| left.is_zero());
+        self.stop_waiting_for_evidence(if out_of_time { Duration::ZERO } else { self.evidence_wait });
     }
 
     /// Takes what has come meanwhile, up to a batch.
@@ -164,10 +167,16 @@ impl Writer {
         while let Ok(done) = self.done.try_recv() {
             self.evidence_done(done);
         }
-        while self.batch.len() < MAX_BATCH {
+        while self.batch.len() < MAX_BATCH && !self.is_full() {
             let Ok(command) = self.commands.try_recv() else { break };
             self.obey(command, closing);
         }
+    }
+
+    /// Whether as many verdicts wait behind evidence as the queue holds; no more are taken then.
+    fn is_full(&self) -> bool {
+        let waiting: usize = self.lines.values().map(|line| line.waiting.len()).sum();
+        waiting >= self.commands.capacity().unwrap_or(usize::MAX)
     }
 
     fn obey(&mut self, command: Command, closing: &mut bool) {
@@ -194,14 +203,13 @@ impl Writer {
         let (id, box_name, sequence) = (Uuid::now_v7(), self.box_name.clone(), line.last_sequence);
         let verdict = readable(Verdict { id, box_name, sequence, judgement, evidence: None });
         let mut verdict = Box::new(verdict);
-        let held = match evidence {
-            Some(evidence) => {
-                verdict.evidence = Some(evidence::path_of(&verdict));
-                self.jobs.send(Job { verdict: verdict.clone(), evidence }).is_ok()
-            }
-            None => false,
-        };
-        if !held {
+        let held = evidence.and_then(|evidence| {
+            verdict.evidence = Some(evidence::path_of(&verdict));
+            let held = Held { since: Instant::now(), claim: Claim::default() };
+            let job = Job { verdict: verdict.clone(), evidence, claim: held.claim.clone() };
+            self.jobs.send(job).is_ok().then_some(held)
+        });
+        if held.is_none() {
             verdict.evidence = None;
         }
         line.waiting.push_back(Waiting { verdict, held, ticket, reply });
@@ -213,7 +221,7 @@ impl Writer {
         let line = self.lines.entry(camera.clone()).or_default();
         if let Some(waiting) = line.waiting.iter_mut().find(|w| w.verdict.id == verdict.id) {
             waiting.verdict = verdict;
-            waiting.held = false;
+            waiting.held = None;
         }
         self.advance(&camera);
     }
@@ -221,7 +229,7 @@ impl Writer {
     /// Moves what need not wait any longer from a camera's line to the batch.
     fn advance(&mut self, camera: &CameraId) {
         let Some(line) = self.lines.get_mut(camera) else { return };
-        let ready = line.waiting.iter().take_while(|waiting| !waiting.held).count();
+        let ready = line.waiting.iter().take_while(|waiting| waiting.held.is_none()).count();
         for Waiting { verdict, ticket, reply, .. } in line.waiting.drain(..ready) {
             self.last.0 += 1;
             self.batch.push(Record::Verdict { position: self.last, ticket, verdict });
@@ -229,18 +237,23 @@ impl Writer {
         }
     }
 
-    fn stop_waiting_for_evidence(&mut self) {
-        let mut held = 0;
-        for waiting in self.lines.values_mut().flat_map(|line| &mut line.waiting).filter(|w| w.held) {
-            waiting.held = false;
-            waiting.verdict.evidence = None;
-            held += 1;
+    /// Lets verdicts go without their evidence that have waited for it longer than `limit`.
+    fn stop_waiting_for_evidence(&mut self, limit: Duration) {
+        let mut given_up = 0;
+        let waiting = self.lines.values_mut().flat_map(|line| &mut line.waiting);
+        for waiting in waiting {
+            let too_long = |held: &mut Held| held.since.elapsed() >= limit && held.claim.take();
+            if waiting.held.take_if(too_long).is_some() {
+                waiting.verdict.evidence = None;
+                given_up += 1;
+            }
         }
-        if held > 0 {
-            self.shared.evidence_lost(held, "it was not written before the store had to close");
-        }
-        for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
-            self.advance(&camera);
+        if given_up > 0 {
+            self.shared
+                .evidence_lost(given_up, "writing it took longer than a verdict may wait; the disk is slow");
+            for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
+                self.advance(&camera);
+            }
         }
     }
 
@@ -337,19 +350,4 @@ fn readable(verdict: Verdict) -> Verdict {
     let judgement =
         Judgement { outcome, timings: Timings::default(), trigger, source: None, ..verdict.judgement };
     Verdict { judgement, ..verdict }
-}
-
-/// Writes evidence until there is no more to come; the evidence thread.
-pub(super) fn write_evidence(jobs: &Receiver<Job>, done: &Sender<Done>, shared: &Shared) {
-    for Job { mut verdict, evidence } in jobs {
-        let bytes = evidence.bytes();
-        if let Err(reason) = shared.keep_evidence(&verdict, &evidence) {
-            verdict.evidence = None;
-            shared.evidence_lost(1, &reason);
-        }
-        shared.evidence_waits(-bytes.cast_signed());
-        if done.send(Done(verdict)).is_err() {
-            break;
-        }
-    }
 }

@@ -88,16 +88,15 @@ impl Trainer {
         if let Some(penalty) = pictures.penalty {
             batch.push(input::normalise(&[penalty], &self.device)?);
         }
+        let plain = batch.len();
         batch.push(augmented.clone());
-        let last = batch.len() - 1;
-        let student = self.student.forward(&Tensor::cat(&batch, 0)?)?;
-        let half = |row: usize, first: usize| student.narrow(0, row, 1)?.narrow(1, first, self.features);
+        let (first, second) = self.student.forward_halves(&Tensor::cat(&batch, 0)?, plain)?;
         Ok(Outputs {
             teacher,
-            student: half(0, 0)?,
-            penalty: pictures.penalty.map(|_| half(1, 0)).transpose()?,
+            student: first.narrow(0, 0, 1)?,
+            penalty: pictures.penalty.map(|_| first.narrow(0, 1, 1)).transpose()?,
             augmented_teacher,
-            augmented_student: half(last, self.features)?,
+            augmented_student: second,
             autoencoder: self.autoencoder.forward(&augmented, Some(dropout))?,
         })
     }

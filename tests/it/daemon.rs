@@ -127,7 +127,7 @@ async fn every_file_gets_one_verdict_and_every_alarm_its_evidence() {
     assert_eq!((counted["anomalous"], counted["uninspected"]), (12, 1));
     let alarms = subscriber.wait_for("/alarm", 13).await;
     for alarm in &alarms {
-        let evidence = floor.path("store").join("evidence").join(alarm["evidence"].as_str().unwrap());
+        let evidence = floor.path("store").join(alarm["evidence"].as_str().unwrap());
         let original = floor.path("in").join(alarm["source"]["name"].as_str().unwrap());
         let kept = fs::read_dir(&evidence)
             .unwrap()

@@ -162,15 +162,14 @@ fn outputs(
     student: &Pdn,
     autoencoder: &Autoencoder,
 ) -> Result<Outputs> {
-    let features = golden.architecture.features;
     let [train, augmented, penalty] = &golden.inputs;
-    let half = |x: &Tensor, at: usize| student.forward(x)?.narrow(1, at, features);
+    let (first, second) = student.forward_halves(&Tensor::cat(&[train, penalty, augmented], 0)?, 2)?;
     Ok(Outputs {
         teacher: networks.normalised_teacher(train)?,
-        student: half(train, 0)?,
-        penalty: Some(half(penalty, 0)?),
+        student: first.narrow(0, 0, 1)?,
+        penalty: Some(first.narrow(0, 1, 1)?),
         augmented_teacher: networks.normalised_teacher(augmented)?,
-        augmented_student: half(augmented, features)?,
+        augmented_student: second,
         autoencoder: autoencoder.forward(augmented, None)?,
     })
 }

@@ -7,21 +7,21 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails; generous, since it is never waited for in full.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What came of a run.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// The exit code; none when a signal ended it.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// Asserts the exit code, and that standard error names all of `parts`.
     #[track_caller]
-    pub fn refuses(&self, code: i32, parts: &[&str]) {
+    pub(crate) fn refuses(&self, code: i32, parts: &[&str]) {
         let told = format!("{}{}", self.stdout, self.stderr);
         assert_eq!(self.code, Some(code), "{told}");
         for part in parts {
@@ -32,7 +32,7 @@ impl Ended {
 }
 
 /// The program, not yet started, without settings from this process's environment.
-pub fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_inspectord"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("INSPECTORD") || name == "NOTIFY_SOCKET" {
@@ -45,12 +45,12 @@ pub fn command(args: &[&str]) -> Command {
 
 /// Runs the program to its end.
 #[track_caller]
-pub fn run(args: &[&str]) -> Ended {
+pub(crate) fn run(args: &[&str]) -> Ended {
     Running::start(command(args)).ended()
 }
 
 /// The program, running; killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: Arc<Told>,
     stderr: Arc<Told>,
@@ -105,7 +105,7 @@ impl Told {
 impl Running {
     /// Starts the program.
     #[track_caller]
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = Told::listen(child.stdout.take().unwrap());
         let stderr = Told::listen(child.stderr.take().unwrap());
@@ -114,7 +114,7 @@ impl Running {
 
     /// Waits for a line with `part` in the log.
     #[track_caller]
-    pub fn wait_for_log(&self, part: &str) -> String {
+    pub(crate) fn wait_for_log(&self, part: &str) -> String {
         let line = |text: &str| text.lines().find(|line| line.contains(part)).map(str::to_owned);
         let log = self.stderr.wait(line);
         log.unwrap_or_else(|| panic!("`{part}` was never logged:\n{}", self.stderr.text()))
@@ -122,21 +122,21 @@ impl Running {
 
     /// Waits for a line with `part` on standard output.
     #[track_caller]
-    pub fn wait_for_output(&self, part: &str) -> String {
+    pub(crate) fn wait_for_output(&self, part: &str) -> String {
         let line = |text: &str| text.lines().find(|line| line.contains(part)).map(str::to_owned);
         let output = self.stdout.wait(line);
         output.unwrap_or_else(|| panic!("`{part}` was never printed:\n{}", self.stdout.text()))
     }
 
     /// Sends a signal, `TERM` or `KILL`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// Waits for the program's end.
     #[track_caller]
-    pub fn ended(mut self) -> Ended {
+    pub(crate) fn ended(mut self) -> Ended {
         let status = self.wait();
         // The outputs end a moment after the program.
         for output in [&self.stdout, &self.stderr] {
@@ -165,6 +165,6 @@ impl Drop for Running {
 }
 
 /// `path` as an argument.
-pub fn arg(path: &Path) -> &str {
+pub(crate) fn arg(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -4,6 +4,7 @@
 mod architecture;
 mod backbones;
 mod daemon;
+mod demo;
 mod demo_broker;
 mod distill;
 mod goldens;
@@ -13,5 +14,6 @@ mod mosquitto;
 mod mqtt;
 mod proxy;
 mod session_rig;
+mod store;
 mod subscriber;
 mod training;

@@ -27,12 +27,6 @@ impl Filters {
         Self { kernel, sources: vec![inputs], bias, values: numbers(&weight.values) }
     }
 
-    #[cfg(test)]
-    pub(super) fn from_parts(kernel: usize, sources: Vec<usize>, bias: Vec<f64>, values: Vec<f64>) -> Self {
-        assert_eq!(values.len(), bias.len() * sources.iter().sum::<usize>() * kernel * kernel);
-        Self { kernel, sources, bias, values }
-    }
-
     pub(super) fn outputs(&self) -> usize {
         self.bias.len()
     }

@@ -19,12 +19,14 @@ mod simd;
 mod sink;
 mod stage;
 mod tensor;
+mod tiling;
 mod transform;
 mod winograd;
 
 use std::sync::Arc;
 
 use self::network::Network;
+pub use self::network::Step;
 use self::pool::Pool;
 pub(crate) use self::simd::Isa;
 use self::stage::Plan;
@@ -56,6 +58,16 @@ impl Cpu {
         let map = Size::new(columns as u32, rows as u32);
         let raw = [(); 2].map(|()| vec![0.0; rows * columns]);
         Self { network, pool, isa, quantiles: model.quantiles(), input: model.architecture().input, map, raw }
+    }
+
+    /// The steps of a frame, in order, for measuring.
+    pub fn steps(&self) -> &[Step] {
+        self.network.steps()
+    }
+
+    /// One step of a frame, on what the steps before it left.
+    pub fn run_step(&mut self, step: Step, picture: &Picture) {
+        self.network.run_step(step, &self.pool, picture);
     }
 }
 

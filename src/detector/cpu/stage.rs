@@ -33,7 +33,7 @@ impl Stage {
         let size = output.size.map(|s| s * then.pooled());
         let convolution = if winograd::handles(filters.kernel) {
             let part = Spec { filters, first_source: 0, then };
-            Convolution::Winograd(Winograd::new(plan.isa, plan.threads, &[source.channels], size, vec![part]))
+            Convolution::Winograd(Winograd::new(plan, &[source.channels], size, vec![part]))
         } else {
             Convolution::Direct(Direct::new(plan.isa, &filters, 1, size, &[distances(source)], then))
         };

@@ -14,19 +14,13 @@ use super::pool::Pool;
 use super::shared::Shared;
 use super::simd::{Block, Isa, Kernel, LANES, Simd};
 use super::sink::{Sink, Then};
+use super::stage::Plan;
 use super::tensor::{Layout, Tensor};
+use super::tiling::{Demand, Tiling};
 use super::transform::{self, Input, Points, TILE, Tile};
 
 /// Outputs of the largest tile's side.
 const LARGEST: usize = 6;
-/// Transformed tiles and sums of one worker: what a second-level cache holds beside the weights streaming through.
-const PRIVATE_BYTES: usize = 960 << 10;
-/// Weights up to this size are read once per few tiles, from the last-level cache.
-const STREAMED_BYTES: usize = 10 << 20;
-/// Transformed tiles that all workers share at a time.
-const JOINT_VALUES_BYTES: usize = 24 << 20;
-/// Sums that all workers share at a time.
-const JOINT_SUMS_BYTES: usize = 15 << 20;
 
 /// One convolution over some of a layer's sources.
 struct Part {
@@ -43,25 +37,14 @@ struct Part {
 
 /// A convolution ready to run at one output size.
 pub(super) struct Winograd {
-    isa: Isa,
-    threads: usize,
+    plan: Plan,
     /// Outputs of a tile's side.
     step: usize,
     sources: Vec<usize>,
     parts: Vec<Part>,
-    tiles: Vec<Tile>,
-    /// Tiles that go through the steps together, and the pieces in which a joint schedule hands out the last step.
-    chunks: Vec<(Range<usize>, Vec<Range<usize>>)>,
+    tiling: Tiling,
     /// Source and block of every block of input channels.
     blocks: Vec<(usize, usize)>,
-    /// Tiles of a micro-kernel.
-    rows: usize,
-    joint: bool,
-    /// Groups whose sums fit beside each other.
-    round: usize,
-    /// How transformed tiles and sums lie in a worker's, or the joint, memory.
-    values: Points,
-    sums: Points,
 }
 
 /// A part to be: its filters, the source that its first input is, and what becomes of its outputs.
@@ -84,62 +67,37 @@ pub(super) fn extent(kernel: usize, outputs: usize) -> usize {
 
 impl Winograd {
     /// A layer over `sources` (channels each) whose convolutions yield `size` outputs before any pooling.
-    pub(super) fn new(
-        isa: Isa,
-        threads: usize,
-        sources: &[usize],
-        size: [usize; 2],
-        parts: Vec<Spec>,
-    ) -> Self {
+    pub(super) fn new(plan: Plan, sources: &[usize], size: [usize; 2], parts: Vec<Spec>) -> Self {
         let kernel = parts[0].filters.kernel;
         assert!(handles(kernel), "minimal filtering of {kernel}-wide kernels: this is a bug");
         let step = POINTS + 1 - kernel;
         let sources: Vec<usize> = sources.iter().map(|c| c.div_ceil(LANES)).collect();
-        let pooled = parts[0].then.pooled();
-        let tiles = tiles(size.map(|s| s.div_ceil(step)), pooled);
-
-        let depth: usize = sources.iter().sum();
-        let point = TILE * size_of::<Block>();
-        let weights: usize = parts
-            .iter()
-            .map(|spec| TILE * spec.filters.outputs() * spec.filters.inputs() * size_of::<f32>())
-            .sum();
-        let joint = weights > STREAMED_BYTES && tiles.len() > 4;
-        let group = isa.group();
-        let limit = if joint {
-            (JOINT_VALUES_BYTES / (point * depth)).max(isa.rows()[0])
-        } else {
-            let fits = PRIVATE_BYTES / (point * (depth + group));
-            let fair = tiles.len().div_ceil(threads);
-            fits.min(fair)
-        };
-        let (rows, limit) = micro_kernel(isa, limit, tiles.len());
-        let chunks = chunks(&tiles, pooled, limit).into_iter().map(|chunk| {
-            let piece = chunk.len().div_ceil(4 * threads).max(pooled * pooled);
-            let pieces = self::chunks(&tiles[chunk.clone()], pooled, piece);
-            (chunk, pieces)
+        let taken: usize = parts.iter().map(|spec| spec.filters.outputs() * spec.filters.inputs()).sum();
+        let widest = parts.iter().map(|spec| spec.filters.outputs()).max().unwrap_or(0);
+        let tiling = Tiling::new(&Demand {
+            isa: plan.isa,
+            threads: plan.threads,
+            tiles: size.map(|s| s.div_ceil(step)),
+            pooled: parts[0].then.pooled(),
+            depth: sources.iter().sum(),
+            groups: widest.div_ceil(LANES * plan.isa.group()),
+            weight_bytes: TILE * taken * size_of::<f32>(),
         });
-        let chunks: Vec<_> = chunks.collect();
-        let longest = chunks.iter().map(|(c, _)| c.len()).max().unwrap_or(0).next_multiple_of(rows);
-        let round = if joint { (JOINT_SUMS_BYTES / (point * longest * group)).max(1) } else { 1 };
-        // An odd distance from point to point spreads the points over all sets of the caches.
-        let values = Points { start: 0, by_point: (depth * longest) | 1, by_block: longest };
-        let sums = Points { start: 0, by_point: (round * group * longest) | 1, by_block: longest };
         let blocks = sources.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |b| (i, b))).collect();
-        let parts = parts.into_iter().map(|spec| Part::new(isa, &sources, spec, round)).collect();
-        Self { isa, threads, step, sources, blocks, parts, tiles, chunks, rows, joint, round, values, sums }
+        let parts = parts.into_iter().map(|spec| Part::new(plan.isa, &sources, spec, tiling.round)).collect();
+        Self { plan, step, sources, blocks, parts, tiling }
     }
 
     /// Blocks of working memory that `run` needs.
     pub(super) fn scratch(&self) -> usize {
-        let workers = if self.joint { 1 } else { self.threads };
-        workers * (self.values.by_point + self.sums.by_point) * TILE
+        let workers = if self.tiling.joint { 1 } else { self.plan.threads };
+        workers * (self.tiling.values.by_point + self.tiling.sums.by_point) * TILE
     }
 
     /// Convolves `sources` into `sinks`, one for each part.
     pub(super) fn run(&self, pool: &Pool, scratch: &mut [Block], sources: &[&Tensor], sinks: &[Sink<'_>]) {
         assert!(sinks.iter().zip(&self.parts).all(|(s, p)| s.then == p.then), "another sink: this is a bug");
-        if self.joint {
+        if self.tiling.joint {
             self.run_jointly(pool, scratch, sources, sinks);
         } else {
             self.run_privately(pool, scratch, sources, sinks);
@@ -147,14 +105,14 @@ impl Winograd {
     }
 
     fn run_privately(&self, pool: &Pool, scratch: &mut [Block], sources: &[&Tensor], sinks: &[Sink<'_>]) {
-        let (values_len, sums_len) = (self.values.by_point * TILE, self.sums.by_point * TILE);
+        let (values_len, sums_len) = (self.tiling.values.by_point * TILE, self.tiling.sums.by_point * TILE);
         let scratch = Shared::new(scratch);
-        pool.run(self.chunks.len(), &|worker, chunk| {
+        pool.run(self.tiling.chunks.len(), &|worker, chunk| {
             let start = worker * (values_len + sums_len);
             // SAFETY: a worker's number is its own while the section runs, and so is this part of the memory.
             let mine = unsafe { scratch.range(start..start + values_len + sums_len) };
             let (values, sums) = mine.split_at_mut(values_len);
-            let tiles = &self.tiles[self.chunks[chunk].0.clone()];
+            let tiles = &self.tiling.tiles[self.tiling.chunks[chunk].tiles.clone()];
             let mut first = 0;
             for (source, &blocks) in sources.iter().zip(&self.sources) {
                 self.transform(source, 0..blocks, first, tiles, Shared::new(values));
@@ -172,25 +130,25 @@ impl Winograd {
     }
 
     fn run_jointly(&self, pool: &Pool, scratch: &mut [Block], sources: &[&Tensor], sinks: &[Sink<'_>]) {
-        let (values, sums) = scratch.split_at_mut(self.values.by_point * TILE);
-        for (chunk, pieces) in &self.chunks {
-            let tiles = &self.tiles[chunk.clone()];
+        let (values, sums) = scratch.split_at_mut(self.tiling.values.by_point * TILE);
+        for chunk in &self.tiling.chunks {
+            let tiles = &self.tiling.tiles[chunk.tiles.clone()];
             let shared = Shared::new(values);
             pool.run(self.blocks.len(), &|_, i| {
                 let (source, block) = self.blocks[i];
                 self.transform(sources[source], block..block + 1, i, tiles, shared);
             });
             for (part, sink) in self.parts.iter().zip(sinks) {
-                for first in (0..part.groups).step_by(self.round) {
-                    let groups = first..(first + self.round).min(part.groups);
+                for first in (0..part.groups).step_by(self.tiling.round) {
+                    let groups = first..(first + self.tiling.round).min(part.groups);
                     let shared = Shared::new(sums);
                     let values = &*values;
                     pool.run(TILE, &|_, point| {
                         self.multiply(part, groups.clone(), point, tiles.len(), values, shared);
                     });
                     let sums = &*sums;
-                    pool.run(pieces.len(), &|_, i| {
-                        self.finish(part, groups.clone(), tiles, pieces[i].clone(), sums, sink);
+                    pool.run(chunk.pieces.len(), &|_, i| {
+                        self.finish(part, groups.clone(), tiles, chunk.pieces[i].clone(), sums, sink);
                     });
                 }
             }
@@ -206,9 +164,9 @@ impl Winograd {
         tiles: &[Tile],
         values: Shared<'_, Block>,
     ) {
-        let mut points = self.values;
+        let mut points = self.tiling.values;
         points.start = to * points.by_block;
-        self.isa.run(Input { source, blocks, tiles, step: self.step, values, points });
+        self.plan.isa.run(Input { source, blocks, tiles, step: self.step, values, points });
     }
 
     fn multiply(
@@ -220,17 +178,17 @@ impl Winograd {
         values: &[Block],
         sums: Shared<'_, Block>,
     ) {
-        let (from, to) = (self.values, self.sums);
-        let panel = part.depth.len() * LANES * self.isa.group();
-        let place = |point: usize| (groups.start * TILE + point * self.round) * panel;
+        let (from, to) = (self.tiling.values, self.tiling.sums);
+        let panel = part.depth.len() * LANES * self.plan.isa.group();
+        let place = |point: usize| (groups.start * TILE + point * self.tiling.round) * panel;
         // The next point is another worker's where the step is joint.
-        let next = place(point + if self.joint { self.threads } else { 1 });
-        self.isa.run(Multiply {
+        let next = place(point + if self.tiling.joint { self.plan.threads } else { 1 });
+        self.plan.isa.run(Multiply {
             values: &values[point * from.by_point + part.depth.start * from.by_block..],
             values_by_block: from.by_block,
             depth: part.depth.len(),
-            tiles: tiles.next_multiple_of(self.rows),
-            rows: self.rows,
+            tiles: tiles.next_multiple_of(self.tiling.rows),
+            rows: self.tiling.rows,
             weights: &part.weights[place(point)..place(point) + groups.len() * panel],
             groups: groups.len(),
             next: part.weights.get(next..next + groups.len() * panel).unwrap_or(&[]),
@@ -250,14 +208,14 @@ impl Winograd {
         sums: &[Block],
         sink: &Sink<'_>,
     ) {
-        let group = self.isa.group();
+        let group = self.plan.isa.group();
         let blocks = groups.start * group..(groups.end * group).min(part.blocks);
-        let mut points = self.sums;
+        let mut points = self.tiling.sums;
         points.start = some.start;
         let tiles = &tiles[some];
         match self.step {
-            5 => self.isa.run(Output::<5> { sums, points, tiles, blocks, bias: &part.bias, sink }),
-            6 => self.isa.run(Output::<6> { sums, points, tiles, blocks, bias: &part.bias, sink }),
+            5 => self.plan.isa.run(Output::<5> { sums, points, tiles, blocks, bias: &part.bias, sink }),
+            6 => self.plan.isa.run(Output::<6> { sums, points, tiles, blocks, bias: &part.bias, sink }),
             step => unreachable!("tiles of {step}: this is a bug"),
         }
     }
@@ -296,58 +254,6 @@ impl Part {
         }
         Self { depth: first..first + depth, blocks, groups, weights, bias, then }
     }
-}
-
-/// All tiles, row by row, or by squares of `pooled × pooled` so that pooled values come from neighbours in the list.
-fn tiles([rows, columns]: [usize; 2], pooled: usize) -> Vec<Tile> {
-    let mut tiles = Vec::with_capacity(rows * columns);
-    for top in (0..rows).step_by(pooled) {
-        for left in (0..columns).step_by(pooled) {
-            for y in top..(top + pooled).min(rows) {
-                tiles.extend((left..(left + pooled).min(columns)).map(|x| Tile { y, x }));
-            }
-        }
-    }
-    tiles
-}
-
-/// The list cut into pieces of at most `limit` tiles, of about equal length, never inside a square.
-fn chunks(tiles: &[Tile], pooled: usize, limit: usize) -> Vec<Range<usize>> {
-    let square = |t: &Tile| (t.y / pooled, t.x / pooled);
-    let mut chunks = Vec::new();
-    let mut start = 0;
-    while start < tiles.len() {
-        let mut end = (start + limit).min(tiles.len());
-        while end < tiles.len() && end > start + 1 && square(&tiles[end]) == square(&tiles[end - 1]) {
-            end -= 1;
-        }
-        chunks.push(start..end);
-        start = end;
-    }
-    chunks
-}
-
-/// The micro-kernel's rows, and the chunks' length, that waste least on `tiles` tiles in chunks of about `limit`.
-fn micro_kernel(isa: Isa, limit: usize, tiles: usize) -> (usize, usize) {
-    let limit = limit.clamp(1, tiles.max(1));
-    let chunk_of = |rows: usize| match limit == tiles {
-        true => limit.next_multiple_of(rows),
-        false => (limit / rows).max(1) * rows,
-    };
-    let cost = |&rows: &usize| {
-        let chunk = chunk_of(rows);
-        let (whole, rest) = (tiles / chunk, tiles % chunk);
-        let computed = whole * chunk + rest.next_multiple_of(rows);
-        // Fewer rows load more weights per product.
-        1000 * computed * (rows + 2) / rows
-    };
-    let rows = isa
-        .rows()
-        .iter()
-        .copied()
-        .min_by_key(cost)
-        .expect("every instruction set has a kernel: this is a bug");
-    (rows, chunk_of(rows))
 }
 
 /// Aᵀ m A of tiles, with bias, into a sink.

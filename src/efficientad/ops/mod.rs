@@ -39,6 +39,11 @@ impl Features {
         }
     }
 
+    /// How many pictures they are of.
+    pub fn batch(&self) -> Result<usize> {
+        self.tensor.dim(0)
+    }
+
     /// As `[batch, channels, rows, columns]`.
     pub fn into_tensor(self) -> Result<Tensor> {
         match self.order {
@@ -65,7 +70,7 @@ impl Features {
         Ok(Self { tensor: run(&self.tensor, rows, columns)?, ..*self })
     }
 
-    /// Applies an operation that treats every element alike.
+    /// Applies an operation that treats every element alike, or picks pictures of the batch.
     pub fn map(&self, elementwise: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self { tensor: elementwise(&self.tensor)?, ..*self })
     }
