@@ -27,7 +27,7 @@ pub fn model(architecture: &Architecture, seed: u64) -> CalibratedModel {
     let unit = QuantilePair { a: 0.0, b: 1.0 };
     let quantiles = MapQuantiles { student_teacher: unit, autoencoder_student: unit };
     TrainedModel::new(architecture.clone(), weights, record(seed))
-        .and_then(|trained| Ok(trained.calibrate(quantiles, calibration())))
+        .map(|trained| trained.calibrate(quantiles, calibration()))
         .expect("the architecture's own tensors fit it: this is a bug")
         .expect("the quantiles are in order: this is a bug")
 }

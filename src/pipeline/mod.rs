@@ -111,6 +111,9 @@ pub enum TriggerError {
     Store(#[from] StoreError),
 }
 
+/// What a stage's thread runs.
+type Body = Box<dyn FnOnce() + Send>;
+
 struct Line {
     health: LineHealth,
     own_threshold: Threshold,
@@ -172,7 +175,7 @@ impl Pipeline {
             shutdown: self.shutdown.clone(),
         };
         let (h1, h2, h3, store) = (health.clone(), health.clone(), health.clone(), self.store.clone());
-        let stages: [(&str, Box<dyn FnOnce() + Send>); 5] = [
+        let stages: [(&str, Body); 5] = [
             ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
             ("deadline", Box::new(keep)),
             ("infer", Box::new(move || inspect::infer(detector, open_detector, &prepared, &h2))),

@@ -2,7 +2,7 @@
 //!
 //! Not here: which pictures are held out (`dataset`), how a threshold follows from scores (`threshold`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
@@ -50,7 +50,7 @@ pub fn calibrate(
 
 fn raw_maps(
     networks: &Networks,
-    path: &PathBuf,
+    path: &Path,
     input: Size,
     resizer: &mut Resizer,
     device: &Device,

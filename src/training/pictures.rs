@@ -101,9 +101,9 @@ mod tests {
             image::RgbImage::from_pixel(20, 10, image::Rgb([9, 8, 7])).save(path).unwrap();
         }
         let mut pictures = Pictures::new(paths.clone(), View::Centre, Size::new(16, 8), 3 * 16 * 8);
-        for i in 0..2 {
+        for (i, path) in paths.iter().enumerate() {
             assert_eq!(pictures.get(i).unwrap().rgb()[..3], [9, 8, 7]);
-            std::fs::remove_file(&paths[i]).unwrap();
+            std::fs::remove_file(path).unwrap();
         }
         assert!(pictures.get(0).is_ok());
         assert!(pictures.get(1).is_err());

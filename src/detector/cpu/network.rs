@@ -119,6 +119,7 @@ fn decoder(plan: Plan, model: &CalibratedModel, mut size: [usize; 2], readable: 
 }
 
 /// The last layers: both differences of features, squared and summed over channels.
+#[expect(clippy::large_enum_variant, reason = "there is one a network")]
 enum Heads {
     /// 4-wide last layers (PDN-S): one transformed input, two parts.
     Winograd(Winograd),

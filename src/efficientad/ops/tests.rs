@@ -47,7 +47,9 @@ fn plain_conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: usize, paddi
 }
 
 /// Input size, channels in and out, kernel, stride, padding: both methods, odd and even sizes, ragged tiles and lanes.
-const CONVOLUTIONS: &[([usize; 2], usize, usize, usize, usize, usize)] = &[
+type Shape = ([usize; 2], usize, usize, usize, usize, usize);
+
+const CONVOLUTIONS: &[Shape] = &[
     ([7, 10], 3, 5, 4, 1, 0),
     ([9, 8], 2, 3, 3, 1, 1),
     ([6, 6], 5, 4, 1, 1, 0),
