@@ -1,6 +1,8 @@
 //! Behaviour through the public interface and the binary, against real brokers and real processes; one test binary,
 //! since each costs a link.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod architecture;
 mod backbones;
 mod daemon;

@@ -91,10 +91,10 @@ impl Writer {
             let Ok(line) = line else { break };
             let words: Vec<_> = line.split_whitespace().collect();
             // The test harness says things of its own, also on the same line.
-            if let Some(at) = words.iter().position(|word| *word == "durable") {
-                if let [camera, sequence, id] = words[at + 1..] {
-                    durable.push((camera.to_owned(), sequence.parse().unwrap(), id.to_owned()));
-                }
+            if let Some(at) = words.iter().position(|word| *word == "durable")
+                && let [camera, sequence, id] = words[at + 1..]
+            {
+                durable.push((camera.to_owned(), sequence.parse().unwrap(), id.to_owned()));
             }
             if durable.len() == count {
                 self.0.kill().unwrap();
