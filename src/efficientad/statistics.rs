@@ -14,7 +14,7 @@ pub fn quantile(values: &mut [f32], q: f64) -> Option<f32> {
 }
 
 /// Mean and population standard deviation per channel over `pictures` feature tensors `[b, C, h, w]`, in f64 and two
-/// passes: `features(i)` is asked twice for each `i`, because one pass of E[x²]−E[x]² cancels.
+/// passes: `features(i)` is asked twice for each `i`, because one pass of `E[x²]−E[x]²` cancels.
 pub fn channel_statistics(
     pictures: usize,
     mut features: impl FnMut(usize) -> Result<Tensor>,
