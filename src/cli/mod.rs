@@ -18,6 +18,7 @@ mod judging;
 mod progress;
 mod report;
 pub mod run;
+mod shipped;
 mod signals;
 pub mod train;
 
