@@ -19,6 +19,7 @@ mod progress;
 mod report;
 pub mod run;
 mod signals;
+pub mod snapshot;
 pub mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +48,7 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
+    Snapshot(snapshot::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
@@ -63,6 +65,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
+            Self::Snapshot(args) => snapshot::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
