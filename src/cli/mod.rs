@@ -20,6 +20,7 @@ mod report;
 pub mod run;
 mod shipped;
 mod signals;
+pub mod snapshot;
 pub mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +49,7 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
+    Snapshot(snapshot::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
@@ -64,6 +66,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
+            Self::Snapshot(args) => snapshot::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),

@@ -53,7 +53,7 @@ fn plan(settings: Settings) -> ServicePlan {
 }
 
 fn line(camera: Camera, inference: detector::Options) -> LinePlan {
-    let Camera { name, model, source, region, trigger, threshold } = camera;
+    let Camera { name, model, source, view, trigger, threshold } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -68,5 +68,5 @@ fn line(camera: Camera, inference: detector::Options) -> LinePlan {
         }
         Ok(detector)
     });
-    LinePlan { camera: name, source, region, mode, deadline, open_detector }
+    LinePlan { camera: name, source, view, mode, deadline, open_detector }
 }
