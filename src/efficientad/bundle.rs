@@ -20,7 +20,7 @@ use crate::verdict::{ModelRef, Threshold};
 mod read;
 mod write;
 
-pub use read::load_teacher;
+pub use read::{load_manifest, load_teacher};
 
 /// The tensors' file in a bundle.
 pub const TENSORS_FILE: &str = "model.safetensors";

@@ -35,6 +35,8 @@ pub struct Camera {
     pub trigger: TriggerMode,
     /// What the model's own threshold is overridden with.
     pub threshold: Option<Threshold>,
+    /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
+    pub normals: Option<PathBuf>,
 }
 
 /// What makes a camera inspect.
@@ -74,6 +76,7 @@ struct Written {
     deadline_ms: Option<u64>,
     patience_ms: Option<u64>,
     threshold: Option<Threshold>,
+    normals: Option<PathBuf>,
 }
 
 /// Waiting longer than this for a triggered frame means that the camera is not going to answer.
@@ -85,6 +88,7 @@ impl Camera {
         if let camera::Options::Folder(folder) = &mut self.source {
             super::anchor(base, &mut folder.path);
         }
+        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
     }
 }
 
@@ -165,6 +169,7 @@ fn complete(
         region: written.region,
         trigger,
         threshold: written.threshold,
+        normals: written.normals,
     })
 }
 

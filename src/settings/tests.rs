@@ -236,6 +236,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     same::<host::Options>("box");
     same::<publish::Options>("mqtt");
     same::<store::Options>("store");
+    same::<crate::retrain::Options>("retrain");
     same::<crate::detector::Options>("inference");
 }
 
@@ -259,8 +260,18 @@ fn the_shipped_file_shows_every_key_of_a_camera_with_its_default() {
         default.retain(|key, _| !(example.len() == 1 && (key == "path" || key == "device")));
         assert_eq!(shown, default);
     }
-    for key in ["name", "model", "region", "threshold", "trigger", "when_full", "deadline_ms", "patience_ms"]
-    {
+    let keys = [
+        "name",
+        "model",
+        "normals",
+        "region",
+        "threshold",
+        "trigger",
+        "when_full",
+        "deadline_ms",
+        "patience_ms",
+    ];
+    for key in keys {
         assert!(sections.iter().any(|s| s.get(key).is_some()), "{key}");
     }
     let shown = Box::with(&with_optional_keys()).flag("box.models=models");

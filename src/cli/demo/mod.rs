@@ -19,7 +19,7 @@ use crate::camera::{self, DatasetCounts, SimulatedOptions};
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Planted, Size};
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, WhenFull};
+use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, WhenFull};
 use crate::publish;
 use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
@@ -152,6 +152,7 @@ fn plan(
         store: store::Options { path: store.to_owned(), ..store::Options::default() },
         mqtt: Some(mqtt),
         observer: Some(observer),
+        keepers: Keepers::default(),
     })
 }
 

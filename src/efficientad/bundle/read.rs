@@ -28,7 +28,11 @@ pub fn load_teacher(path: &Path, architecture: &Architecture) -> Result<Weights,
         .map_err(|source| BundleError::Weights { path: path.to_owned(), source })
 }
 
-pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
+/// What the bundle in `folder` says about itself, without its tensors being looked at.
+///
+/// # Errors
+/// The bundle or its manifest is missing, too large, of another format, or makes no sense.
+pub fn load_manifest(folder: &Path) -> Result<Manifest, BundleError> {
     if !folder.is_dir() {
         return Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() });
     }
@@ -36,7 +40,11 @@ pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
     let manifest = parse_manifest(folder, &path, &read_bounded(&path, "manifest", MAX_MANIFEST_BYTES)?)?;
     check_architecture(&path, &manifest)?;
     check_numbers(&manifest.quantiles, &manifest.calibration)?;
+    Ok(manifest)
+}
 
+pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
+    let manifest = load_manifest(folder)?;
     let path = folder.join(TENSORS_FILE);
     let file = read_bounded(&path, "tensors file", MAX_TENSORS_BYTES)?;
     let got = sha256(&file);
