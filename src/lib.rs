@@ -9,6 +9,7 @@ pub mod frame;
 pub mod imaging;
 pub mod pipeline;
 pub mod publish;
+pub mod retrain;
 pub mod settings;
 pub mod shutdown;
 pub mod store;

@@ -16,7 +16,7 @@ use crate::detector::options::Device;
 use crate::efficientad::{Architecture, CalibratedModel, PdnSize, ThresholdMethod};
 use crate::frame::Size;
 use crate::training::checkpoint;
-use crate::training::dataset::pictures_in;
+use crate::training::dataset::{Normals, pictures_in};
 use crate::training::session::{self, Checkpoint, Event, Inputs, Watch};
 use crate::training::teacher::TeacherSource;
 use crate::training::threshold::FEW_SCORES;
@@ -101,6 +101,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let inputs = Inputs {
         name: args.name()?,
         data: args.data.clone(),
+        normals: Normals::find(&args.data, options.seed).map_err(TrainingError::from)?,
+        again: Vec::new(),
+        start: None,
         penalty: penalty(args.penalty.as_deref())?,
         teacher: teacher(args.teacher.as_deref(), &architecture, options.seed)?,
         // What is there may be damaged, and is replaced all the same.
@@ -181,7 +184,7 @@ fn teacher(file: Option<&Path>, architecture: &Architecture, seed: u64) -> anyho
     }
 }
 
-fn show(progress: &mut Progress, event: &Event) {
+pub(super) fn show(progress: &mut Progress, event: &Event) {
     let nothing = serde_json::Map::new();
     match event {
         Event::Measuring { done, of } => {

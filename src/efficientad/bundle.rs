@@ -20,7 +20,7 @@ use crate::verdict::{ModelRef, Threshold};
 mod read;
 mod write;
 
-pub use read::{parse_teacher, read_teacher};
+pub use read::{load_manifest, parse_teacher, read_teacher};
 
 /// The tensors' file in a bundle.
 pub const TENSORS_FILE: &str = "model.safetensors";

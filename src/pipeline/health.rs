@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::{info, warn};
 
+use super::models::ModelNews;
 use crate::camera::CameraError;
 use crate::frame::CameraId;
 use crate::telemetry::{self, Counter};
@@ -126,6 +127,13 @@ struct Status {
     last_frame_at: Option<Timestamp>,
 }
 
+/// Who judges, and what it holds scores against unless told otherwise.
+#[derive(Debug, Clone)]
+struct Judge {
+    model: ModelRef,
+    own_threshold: Threshold,
+}
+
 /// One line's health; clones share it.
 #[derive(Debug, Clone)]
 pub struct LineHealth(Arc<Inner>);
@@ -133,7 +141,8 @@ pub struct LineHealth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     camera: CameraId,
-    model: ModelRef,
+    judge: Mutex<Judge>,
+    news: Mutex<ModelNews>,
     threshold: AtomicU32,
     counters: Counters,
     status: Mutex<Status>,
@@ -155,6 +164,8 @@ pub struct Snapshot {
     pub threshold: Threshold,
     /// What it counted.
     pub counters: CounterValues,
+    /// What is told of its models.
+    pub news: ModelNews,
 }
 
 /// The stages of a line, each of which must show signs of life.
@@ -180,7 +191,8 @@ impl LineHealth {
         let beat = |_| Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) };
         Self(Arc::new(Inner {
             camera,
-            model,
+            judge: Mutex::new(Judge { model, own_threshold: threshold }),
+            news: Mutex::default(),
             threshold: AtomicU32::new(threshold.0.to_bits()),
             counters: Counters::default(),
             status: Mutex::new(status),
@@ -201,9 +213,19 @@ impl LineHealth {
     /// Everything, now.
     pub fn snapshot(&self) -> Snapshot {
         let Status { camera, since, last_frame_at } = self.status().clone();
-        let model = self.0.model.clone();
-        let threshold = self.threshold();
-        Snapshot { camera, since, last_frame_at, model, threshold, counters: self.0.counters.values() }
+        let model = self.judge().model.clone();
+        let (threshold, counters) = (self.threshold(), self.0.counters.values());
+        let news = self.news().clone();
+        Snapshot { camera, since, last_frame_at, model, threshold, counters, news }
+    }
+
+    /// Changes what is told of the line's models.
+    pub fn tell(&self, change: impl FnOnce(&mut ModelNews)) {
+        change(&mut self.news());
+    }
+
+    fn news(&self) -> MutexGuard<'_, ModelNews> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the line holds scores against.
@@ -211,10 +233,28 @@ impl LineHealth {
         Threshold(f32::from_bits(self.0.threshold.load(Ordering::Relaxed)))
     }
 
-    /// Holds scores against another value from the next part on, until the program ends.
-    pub(crate) fn set_threshold(&self, threshold: Threshold) {
+    /// Holds scores against another value, or the model's own, from the next part on until the program ends or another
+    /// model version runs, whose scores are others.
+    pub(crate) fn set_threshold(&self, threshold: Option<Threshold>) -> Threshold {
+        let threshold = threshold.unwrap_or(self.judge().own_threshold);
         info!(camera = %self.0.camera, threshold = threshold.0, "threshold changed by command");
         self.0.threshold.store(threshold.0.to_bits(), Ordering::Relaxed);
+        threshold
+    }
+
+    /// A detector was opened. One of the same model changes nothing: a threshold that was commanded still holds.
+    pub(crate) fn runs(&self, model: ModelRef, own_threshold: Threshold) {
+        let mut judge = self.judge();
+        if judge.model != model {
+            let (camera, version) = (&self.0.camera, &model.version);
+            info!(%camera, version, threshold = own_threshold.0, "another model version runs");
+            *judge = Judge { model, own_threshold };
+            self.0.threshold.store(own_threshold.0.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.0.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stage that has shown no sign of life for longer than `limit`, if there is one.

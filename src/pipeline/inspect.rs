@@ -2,12 +2,13 @@
 //!
 //! Prepare decodes, cuts out and resizes while infer is busy with the part before; infer owns the detector. One thread
 //! each per line. When infer's queue is full prepare waits, then capture decides. A panic in either concludes the part
-//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Not here: cameras, evidence.
+//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Between two
+//! parts infer takes up a detector that somebody has put in its slot. Not here: cameras, evidence, loading models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
 use super::backoff::Backoff;
@@ -34,7 +35,7 @@ pub(crate) fn prepare(
     to: &Sender<Ready>,
     health: &LineHealth,
 ) {
-    while let Some(mut part) = next(from, health, Stage::Prepare) {
+    while let Some(mut part) = next(from, health) {
         part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
         if part.is_settled() {
             continue;
@@ -82,17 +83,36 @@ pub type OpenDetector = Box<dyn FnMut() -> Result<Detector, BoxedError> + Send>;
 /// Why a detector cannot be opened: its bundle or its engine says.
 pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the detector until prepare has ended.
+/// Runs the detector until prepare has ended, from each part on the newest that lies in `slot`.
 pub(crate) fn infer(
     mut detector: Detector,
     mut open: OpenDetector,
-    from: &Receiver<Ready>,
+    (from, slot): (&Receiver<Ready>, &Receiver<Detector>),
     health: &LineHealth,
 ) {
     let mut broken: Option<String> = None;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut reopen_at = Instant::now();
-    while let Some(Ready { mut part, prepared, since }) = next(from, health, Stage::Infer) {
+    let mut slot = slot.clone();
+    loop {
+        health.beat(Stage::Infer);
+        // Waits for both, and takes a detector that waits before a part that waits.
+        let ready = select! {
+            recv(from) -> ready => Some(ready),
+            recv(slot) -> fresh => {
+                match fresh {
+                    Ok(fresh) => (detector, broken) = (taken_up(fresh, health), None),
+                    Err(_nobody_swaps_any_more) => slot = never(),
+                }
+                None
+            }
+            default(TICK) => None,
+        };
+        let Some(ready) = ready else { continue };
+        let Ok(Ready { mut part, prepared, since }) = ready else { break };
+        if let Ok(fresh) = slot.try_recv() {
+            (detector, broken) = (taken_up(fresh, health), None);
+        }
         part.timings.queue += milliseconds_since(since);
         if part.is_settled() {
             continue;
@@ -100,7 +120,7 @@ pub(crate) fn infer(
         if broken.is_some() && Instant::now() >= reopen_at {
             match open() {
                 Ok(fresh) => {
-                    (detector, broken) = (fresh, None);
+                    (detector, broken) = (taken_up(fresh, health), None);
                     backoff.reset();
                 }
                 Err(failure) => {
@@ -138,6 +158,11 @@ pub(crate) fn infer(
     health.retire(Stage::Infer);
 }
 
+fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
+    health.runs(fresh.model().clone(), fresh.threshold());
+    fresh
+}
+
 fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
     let Inspection { finding, map } = inspection;
     let map = Some((map, prepared.viewed));
@@ -145,9 +170,9 @@ fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
     part.conclude(Outcome::Inspected(finding), exhibit);
 }
 
-fn next<T>(from: &Receiver<T>, health: &LineHealth, stage: Stage) -> Option<T> {
+fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
     loop {
-        health.beat(stage);
+        health.beat(Stage::Prepare);
         match from.recv_timeout(TICK) {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}

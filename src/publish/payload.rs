@@ -77,6 +77,28 @@ pub struct CameraCounters {
     pub uninspected: u64,
 }
 
+/// How the retraining of a camera's model fares.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Retraining {
+    /// `waiting` for more samples, `training`, `calibrating`, `gate`; at last `activated`, `refused` or `failed`.
+    pub phase: String,
+    /// Normal samples that have come since the last one.
+    pub new_samples: usize,
+    /// How much of the phase is done, of `of`.
+    pub done: u64,
+    /// What the phase has to do.
+    pub of: u64,
+    /// About how long the phase will take.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds_left: Option<u64>,
+    /// The version that came of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+    /// Why it was refused or failed, in words for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
 /// The payload of a camera's state topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CameraState {
@@ -93,25 +115,40 @@ pub struct CameraState {
     pub counters: CameraCounters,
     /// When its last frame was exposed.
     pub last_frame_at: Option<Timestamp>,
+    /// How the retraining of its model fares, where samples have come.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retraining: Option<Retraining>,
+    /// What somebody should look into before it becomes false alarms.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }
 
 impl CameraState {
     /// Whether `self` differs from `other` in more than its counters and its last frame.
     pub(super) fn differs_in_kind(&self, other: &Self) -> bool {
-        let kind = |s: &Self| (s.availability.clone(), s.since, s.model.clone(), s.threshold);
+        let kind = |s: &Self| {
+            let phase = s.retraining.as_ref().map(|r| (r.phase.clone(), r.version.clone()));
+            (s.availability.clone(), s.since, s.model.clone(), s.threshold, phase, s.warnings.clone())
+        };
         kind(self) != kind(other)
     }
 
-    /// Its payload, with the reason cut short where it would not fit.
+    /// Its payload, with what is said in words cut short where it would not fit.
     pub(super) fn encode(&self, limit: usize) -> Vec<u8> {
         let bytes = encode(self);
-        match &self.availability {
-            Availability::Down { reason } if bytes.len() > limit => {
-                let reason = shortened(reason).to_owned();
-                encode(&Self { availability: Availability::Down { reason }, ..self.clone() })
-            }
-            _ => bytes,
+        if bytes.len() <= limit {
+            return bytes;
         }
+        let mut short = self.clone();
+        if let Availability::Down { reason } = &mut short.availability {
+            *reason = shortened(reason).to_owned();
+        }
+        if let Some(detail) = short.retraining.as_mut().and_then(|r| r.detail.as_mut()) {
+            *detail = shortened(detail).to_owned();
+        }
+        short.warnings.truncate(4);
+        short.warnings.iter_mut().for_each(|warning| *warning = shortened(warning).to_owned());
+        encode(&short)
     }
 }
 
@@ -310,6 +347,8 @@ mod tests {
             threshold: Some(Threshold(0.5)),
             counters: CameraCounters { ok: 3, ..CameraCounters::default() },
             last_frame_at: None,
+            retraining: None,
+            warnings: Vec::new(),
         };
         let json = String::from_utf8(state.encode(8192)).unwrap();
         assert_eq!(

@@ -37,6 +37,8 @@ pub struct Camera {
     pub trigger: TriggerMode,
     /// What the model's own threshold is overridden with.
     pub threshold: Option<Threshold>,
+    /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
+    pub normals: Option<PathBuf>,
 }
 
 /// What makes a camera inspect.
@@ -82,6 +84,7 @@ pub(super) struct Written {
     deadline_ms: Option<u64>,
     patience_ms: Option<u64>,
     threshold: Option<Threshold>,
+    normals: Option<PathBuf>,
 }
 
 /// Waiting longer than this for a triggered frame means that the camera is not going to answer.
@@ -100,6 +103,7 @@ impl Camera {
                 faults.add(&format!("{at}.ignore_mask"), message);
             }
         }
+        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
     }
 }
 
@@ -196,6 +200,7 @@ fn complete(
         view,
         trigger,
         threshold: written.threshold,
+        normals: written.normals,
     })
 }
 

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::error::TrainingError;
 use super::pictures::Pictures;
 use crate::efficientad::{
-    Architecture, BundleError, Pdn, Weights, initialise, input, parse_teacher, read_teacher, statistics,
+    Architecture, BundleError, CalibratedModel, Pdn, Weights, initialise, input, parse_teacher, read_teacher,
+    statistics,
 };
 use crate::frame::Picture;
 
@@ -49,6 +50,17 @@ impl TeacherSource {
         let weights = parse_teacher(name, bytes, architecture)?;
         let origin = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { weights, origin })
+    }
+
+    /// The teacher that `model` was trained with, which every bundle carries.
+    pub fn of(model: &CalibratedModel) -> Self {
+        let mut weights = Weights::new();
+        for (name, weight) in model.weights().iter() {
+            if let Some(name) = name.strip_prefix("teacher.") {
+                weights.insert(name, weight.clone());
+            }
+        }
+        Self { weights, origin: model.manifest().training.teacher.clone() }
     }
 
     /// A teacher that was never taught: for trying things out, since a random network describes patches, too, but

@@ -28,9 +28,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "pipeline",
         &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"],
     ),
+    ("retrain", &["efficientad", "imaging", "detector", "training", "camera"]),
     (
         "settings",
-        &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "pipeline"],
+        &[
+            "efficientad",
+            "imaging",
+            "detector",
+            "training",
+            "camera",
+            "publish",
+            "store",
+            "pipeline",
+            "retrain",
+        ],
     ),
 ];
 const MAY_IMPORT_EVERYTHING: &[&str] = &["cli", "main", "lib"];

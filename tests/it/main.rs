@@ -15,6 +15,7 @@ mod inspectord;
 mod mosquitto;
 mod mqtt;
 mod proxy;
+mod retrain;
 mod session_rig;
 mod store;
 mod subscriber;

@@ -21,7 +21,7 @@ use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Planted, Size};
 use crate::imaging::View;
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, WhenFull};
+use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, WhenFull};
 use crate::publish;
 use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
@@ -149,6 +149,7 @@ fn plan(
         store: store::Options { path: store.to_owned(), ..store::Options::default() },
         mqtt: Some(mqtt),
         observer: Some(observer),
+        keepers: Keepers::default(),
     })
 }
 

@@ -36,21 +36,39 @@ pub fn parse_teacher(path: &Path, bytes: &[u8], architecture: &Architecture) -> 
         .map_err(|source| BundleError::Weights { path: path.to_owned(), source })
 }
 
+/// What the bundle in `folder` says about itself, without its tensors being looked at.
+///
+/// # Errors
+/// The bundle or its manifest is missing, too large, of another format, or makes no sense.
+pub fn load_manifest(folder: &Path) -> Result<Manifest, BundleError> {
+    check_folder(folder)?;
+    manifest(folder, &read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)?)
+}
+
 pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
-    if !folder.is_dir() {
-        return Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() });
-    }
+    check_folder(folder)?;
     let manifest = read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)?;
     let tensors = read_bounded(&folder.join(TENSORS_FILE), "tensors file", MAX_TENSORS_BYTES)?;
     parse(folder, &manifest, tensors)
 }
 
-pub(super) fn parse(folder: &Path, manifest: &[u8], file: Vec<u8>) -> Result<CalibratedModel, BundleError> {
+fn check_folder(folder: &Path) -> Result<(), BundleError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() })
+}
+
+fn manifest(folder: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
     let path = folder.join(MANIFEST_FILE);
-    let manifest = parse_manifest(folder, &path, manifest)?;
+    let manifest = parse_manifest(folder, &path, bytes)?;
     check_architecture(&path, &manifest)?;
     check_numbers(&manifest.quantiles, &manifest.calibration)?;
+    Ok(manifest)
+}
 
+pub(super) fn parse(folder: &Path, bytes: &[u8], file: Vec<u8>) -> Result<CalibratedModel, BundleError> {
+    let manifest = manifest(folder, bytes)?;
     let path = folder.join(TENSORS_FILE);
     let got = sha256(&file);
     if got != manifest.tensors_sha256 {
