@@ -21,7 +21,9 @@ mod progress;
 mod report;
 pub mod retrain;
 pub mod run;
+mod shipped;
 mod signals;
+pub mod snapshot;
 pub mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +52,7 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
+    Snapshot(snapshot::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
@@ -68,6 +71,7 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
+            Self::Snapshot(args) => snapshot::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),

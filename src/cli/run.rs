@@ -62,7 +62,7 @@ fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
 
 fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
     let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
-    let Camera { name, model, source, region, trigger, threshold, .. } = camera;
+    let Camera { name, model, source, view, trigger, threshold, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -81,5 +81,5 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
         }
         Ok(detector)
     });
-    LinePlan { camera: name, source, region, mode, deadline, open_detector }
+    LinePlan { camera: name, source, view, mode, deadline, open_detector }
 }

@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
 use crate::detector::{Detector, Inspection};
-use crate::imaging::{Preparation, Prepared, Resizer};
+use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
 
@@ -30,12 +30,11 @@ pub(crate) struct Ready {
 
 /// Decodes, cuts out and resizes until capture has ended.
 pub(crate) fn prepare(
-    preparation: Preparation,
+    mut preparation: Preparation,
     from: &Receiver<Part>,
     to: &Sender<Ready>,
     health: &LineHealth,
 ) {
-    let mut resizer = Resizer::new();
     while let Some(mut part) = next(from, health) {
         part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
         if part.is_settled() {
@@ -46,7 +45,7 @@ pub(crate) fn prepare(
             continue;
         };
         let start = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels, &mut resizer))) {
+        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels))) {
             Ok(Ok(prepared)) => {
                 part.timings.prepare = milliseconds_since(start);
                 pass_on(Ready { part, prepared, since: Instant::now() }, to, health);
@@ -136,7 +135,9 @@ pub(crate) fn infer(
         }
         detector.set_threshold(health.threshold());
         let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| detector.inspect(&prepared.input, prepared.viewed)));
+        let Prepared { input, viewed, mask, .. } = &prepared;
+        let result =
+            catch_unwind(AssertUnwindSafe(|| detector.inspect_visible(input, *viewed, mask.as_deref())));
         part.timings.infer = milliseconds_since(start);
         match result {
             Ok(Ok(inspection)) => conclude(part, prepared, inspection),

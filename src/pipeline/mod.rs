@@ -43,8 +43,8 @@ use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
 use crate::detector::Detector;
-use crate::frame::{CameraId, Region, Size};
-use crate::imaging::Preparation;
+use crate::frame::{CameraId, Size};
+use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
 use crate::store::{StoreError, StoreHandle};
 use crate::verdict::{Reason, Threshold, Trigger};
@@ -64,8 +64,8 @@ pub struct LinePlan {
     pub camera: CameraId,
     /// How to open it.
     pub source: camera::Options,
-    /// The part of its picture that is inspected; all of it if none.
-    pub region: Option<Region>,
+    /// How its picture is looked at.
+    pub view: View,
     /// What makes it inspect.
     pub mode: CaptureMode,
     /// The deadline of triggers that state none.
@@ -84,6 +84,14 @@ pub enum StartError {
         camera: CameraId,
         /// Why.
         source: BoxedError,
+    },
+    /// Its mask cannot be read.
+    #[error("camera `{camera}`: its `ignore_mask` cannot be used")]
+    View {
+        /// Whose line.
+        camera: CameraId,
+        /// Why.
+        source: LoadError,
     },
     /// The machine gives no more threads.
     #[error(
@@ -177,12 +185,13 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, region, mode, deadline, mut open_detector } = plan;
+        let LinePlan { camera, source, view, mode, deadline, mut open_detector } = plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
         let input = detector.input();
-        let preparation = Preparation { region, input };
+        let failed = |source| StartError::View { camera: camera.clone(), source };
+        let preparation = Preparation::open(&view, input).map_err(failed)?;
 
         let (to_prepare, captured) = bounded(PREPARE_QUEUE);
         let (to_infer, prepared) = bounded(INFER_QUEUE);

@@ -275,7 +275,7 @@ struct Pupil {
 impl Pupil {
     fn new(subject: Subject, options: &Options) -> Self {
         let home = Home::new(&options.path, &subject.camera);
-        let intake = Intake::new(&home, subject.region, LOOK_EVERY);
+        let intake = Intake::new(&home, &subject.view, LOOK_EVERY);
         let news = News::default();
         Self { subject, home, intake, news, failed: None, ordered: false, fresh: true, complained: false }
     }

@@ -11,6 +11,7 @@ mod reading;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::path::{Path, PathBuf};
 
@@ -74,10 +75,7 @@ impl Settings {
         retrain.penalty.iter_mut().for_each(|path| anchor(&base, path));
         anchor_files(&base, &mut mqtt, &mut faults);
         let models = base.join(&named.models);
-        let mut cameras = camera::read_all(written, &models, &mut faults);
-        for camera in &mut cameras {
-            camera.anchor(&base);
-        }
+        let cameras = camera::read_all(written, &base, &models, &mut faults);
         let settings = Self { box_name: named.resolve(), models, cameras, mqtt, store, retrain, inference };
         faults.into_result(sources.describe()).map(|()| settings)
     }
