@@ -33,7 +33,7 @@ pub(super) fn subject(camera: &Camera) -> Subject {
     Subject {
         camera: camera.name.clone(),
         model: camera.model.clone(),
-        region: camera.view.region,
+        view: camera.view.clone(),
         normals: camera.normals.clone(),
         threshold: camera.threshold,
     }

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{device, keeping, models, signals, train};
 use crate::detector;
 use crate::frame::CameraId;
-use crate::retrain::{self, Ending, Job, Outcome, Report};
+use crate::retrain::{self, Ending, Job, Outcome, Report, RetrainError};
 use crate::telemetry::chain;
 
 /// Trains a camera's model on the samples that were dropped in, and lets it go live if it passes the gate.
@@ -79,7 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match &retrained {
         Ok(outcome) => tell(outcome, args.json)?,
         Err(error) if args.json => {
-            let line = serde_json::json!({"event": "failed", "error": chain(error)});
+            let busy = matches!(error, RetrainError::Busy(_));
+            let line = serde_json::json!({"event": "failed", "error": chain(error), "busy": busy});
             writeln!(io::stdout(), "{line}")?;
         }
         Err(_) => {}

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
+use super::golden::Golden;
 use super::health::{LineHealth, Stage};
 use super::models::FrameTap;
 use super::part::{Decided, Exhibit};
@@ -69,9 +70,14 @@ fn dispatch_one(
 ) {
     let Decided { judgement, ticket, exhibit, planted } = decided;
     let decision = judgement.outcome.decision();
+    let golden = Golden::announced(judgement.trigger.as_ref());
+    if let Some(golden) = golden {
+        health.warn_about(golden.key(), golden.complaint(&judgement));
+    }
     let evidence = if decision == Decision::Ok {
-        if let (Some(tap), Some(pixels), Some(captured)) =
-            (&listeners.frames, &exhibit.pixels, &exhibit.captured)
+        if golden.is_none()
+            && let (Some(tap), Some(pixels), Some(captured)) =
+                (&listeners.frames, &exhibit.pixels, &exhibit.captured)
         {
             tap(&judgement.camera, pixels, captured);
         }

@@ -219,6 +219,18 @@ impl LineHealth {
         Snapshot { camera, since, last_frame_at, model, threshold, counters, news }
     }
 
+    /// Has a warning stand among the camera's state, or takes it back.
+    pub(crate) fn warn_about(&self, what: &'static str, warning: Option<String>) {
+        let mut news = self.news();
+        match warning {
+            Some(warning) => {
+                warn!(camera = %self.0.camera, warning, "something should be looked into");
+                news.warnings.insert(what, warning);
+            }
+            None => drop(news.warnings.remove(what)),
+        }
+    }
+
     /// Changes what is told of the line's models.
     pub fn tell(&self, change: impl FnOnce(&mut ModelNews)) {
         change(&mut self.news());

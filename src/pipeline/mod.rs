@@ -13,6 +13,7 @@ mod backoff;
 mod capture;
 mod deadline;
 mod dispatch;
+mod golden;
 mod health;
 mod inspect;
 mod models;

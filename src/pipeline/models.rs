@@ -2,6 +2,7 @@
 //!
 //! Pure types. Not here: versions, samples, retraining (`retrain`), which the pipeline does not know.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -41,6 +42,6 @@ pub struct Keepers {
 pub struct ModelNews {
     /// How the retraining fares.
     pub retraining: Option<Retraining>,
-    /// What somebody should look into.
-    pub warnings: Vec<String>,
+    /// What somebody should look into, by what it is about.
+    pub warnings: BTreeMap<&'static str, String>,
 }

@@ -395,6 +395,6 @@ fn state(snapshot: Snapshot) -> CameraState {
         },
         last_frame_at,
         retraining,
-        warnings,
+        warnings: warnings.into_values().collect(),
     }
 }

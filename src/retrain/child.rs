@@ -28,6 +28,8 @@ pub(super) enum Said {
     Done { ending: Ending, report: Report },
     /// Why nothing did.
     Failed(String),
+    /// Somebody else retrains on this box.
+    Busy,
 }
 
 #[derive(Deserialize)]
@@ -41,14 +43,17 @@ struct Line {
     ending: Option<Ending>,
     report: Option<Report>,
     error: Option<String>,
+    #[serde(default)]
+    busy: bool,
 }
 
 impl Said {
     fn read(line: &str) -> Option<Self> {
-        let Line { event, done, of, seconds_left, ending, report, error } =
+        let Line { event, done, of, seconds_left, ending, report, error, busy } =
             serde_json::from_str(line).ok()?;
         match (event.as_str(), ending, report, error) {
             ("done", Some(ending), Some(report), _) => Some(Self::Done { ending, report }),
+            ("failed", ..) if busy => Some(Self::Busy),
             ("failed", _, _, Some(error)) => Some(Self::Failed(error)),
             ("measuring" | "training" | "calibrating" | "gate", ..) => {
                 Some(Self::Progress { phase: event, done, of, seconds_left })
@@ -133,6 +138,7 @@ mod tests {
         assert_eq!(Said::read(training), Some(progress));
         let failed = Said::read(r#"{"event":"failed","error":"no samples"}"#);
         assert_eq!(failed, Some(Said::Failed("no samples".into())));
+        assert_eq!(Said::read(r#"{"event":"failed","error":"x","busy":true}"#), Some(Said::Busy));
         let report = serde_json::to_string(&Report::default()).unwrap();
         let done = format!(r#"{{"event":"done","ending":"refused","words":"","report":{report}}}"#);
         assert!(matches!(Said::read(&done), Some(Said::Done { ending: Ending::Refused, .. })));

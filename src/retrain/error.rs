@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::detector::{InspectorError, OpenError};
 use crate::efficientad::BundleError;
 use crate::frame::{CameraId, Size};
-use crate::imaging::{LoadError, RegionError};
+use crate::imaging::{LoadError, PrepareError, RegionError};
 use crate::training::TrainingError;
 use crate::training::dataset::DatasetError;
 
@@ -98,6 +98,14 @@ pub enum RetrainError {
         /// Why.
         source: RegionError,
     },
+    /// A picture cannot be judged.
+    #[error("{path} cannot be judged: {refusal}", path = path.display())]
+    Unfit {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The training failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
@@ -105,6 +113,17 @@ pub enum RetrainError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A model failed while it was tried.
+    #[error(transparent)]
+    Inspect(#[from] InspectorError),
+}
+
+/// Why a picture cannot be judged.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// It cannot be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The model failed on it.
     #[error(transparent)]
     Inspect(#[from] InspectorError),
 }

@@ -15,10 +15,11 @@ use tracing::{info, warn};
 use super::error::RetrainError;
 use super::files;
 use super::home::Home;
-use super::set::{Added, Candidate, Kind, SampleSet};
+use super::set::{Added, Candidate, Kind, Sample, SampleSet};
+use super::sight::Sight;
 use crate::camera::{self, Camera, CameraError, FolderOptions, Next};
-use crate::frame::{Picture, Pixels, Region, Size, SourceRef};
-use crate::imaging::{self, Format, Resizer};
+use crate::frame::{Picture, Pixels, Size, SourceRef};
+use crate::imaging::{self, Format, Resizer, View};
 use crate::telemetry::chain;
 
 /// Sides may differ from the camera's by this share, as they do where a picture was scaled and rounded.
@@ -45,17 +46,19 @@ impl Taken {
 /// The intake of one camera.
 pub struct Intake {
     home: Home,
-    region: Option<Region>,
+    sight: Sight,
     look_every: Duration,
     folders: Vec<(Kind, PathBuf, Option<Box<dyn Camera>>)>,
     resizer: Resizer,
 }
 
 impl Intake {
-    /// The intake of the camera whose line inspects `region`; its folders are looked at every `look_every`.
-    pub fn new(home: &Home, region: Option<Region>, look_every: Duration) -> Self {
+    /// The intake of the camera whose line looks at its pictures as `view` says; folders are looked at every
+    /// `look_every`.
+    pub fn new(home: &Home, view: &View, look_every: Duration) -> Self {
+        let sight = Sight::new(view, &home.work());
         let folders = vec![(Kind::Normal, home.normal(), None), (Kind::Anomalous, home.anomalous(), None)];
-        Self { home: home.clone(), region, look_every, folders, resizer: Resizer::new() }
+        Self { home: home.clone(), sight, look_every, folders, resizer: Resizer::new() }
     }
 
     /// Takes every finished file, waiting at most `wait` in each folder for files to be finished.
@@ -168,26 +171,31 @@ impl Intake {
 
     /// Whether the picture can be this camera's.
     fn fits(&self, picture: &Picture, set: &SampleSet) -> Result<(), String> {
-        let size = picture.size();
-        let first = || set.samples().first().map(|s| Size::new(s.width, s.height));
-        let frame = super::recent::frame_size(&self.home);
-        if let Some(region) = self.region {
-            let cut = Size::new(region.width, region.height);
-            let covers = region.x + region.width <= size.width && region.y + region.height <= size.height;
-            return match frame {
-                _ if size == cut => Ok(()),
-                Some(frame) if frame != size => Err(format!(
-                    "it is {size} where this camera's pictures are {frame} and its region is {cut}: give pictures as \
-                     the camera takes them"
+        if self.sight.is_cut(picture.size()) {
+            return Ok(());
+        }
+        let size = self.sight.upright(picture.size());
+        let of_sample = |sample: &Sample| Size::new(sample.width, sample.height);
+        let frames = set.samples().iter().map(of_sample).find(|&size| !self.sight.is_cut(size));
+        let frames = frames.map(|size| self.sight.upright(size));
+        let expected = super::recent::frame_size(&self.home).or(frames);
+        let Some(region) = self.sight.view().region else {
+            return match expected {
+                Some(expected) if !same_aspect(size, expected) => Err(format!(
+                    "it is {size} where this camera's pictures are {expected}: it was cut, turned, or is of another \
+                     camera"
                 )),
-                _ if !covers => Err(format!("it is {size}, too small for the camera's region of {cut}")),
                 _ => Ok(()),
             };
-        }
-        match frame.or_else(first) {
-            Some(expected) if !same_aspect(size, expected) => Err(format!(
-                "it is {size} where this camera's pictures are {expected}: it was cut, turned, or is of another camera"
+        };
+        let cut = Size::new(region.width, region.height);
+        let covers = region.x + region.width <= size.width && region.y + region.height <= size.height;
+        match expected {
+            Some(expected) if expected != size => Err(format!(
+                "it is {size} where this camera's pictures are {expected} and its region is {cut}: give pictures as the \
+                 camera takes them"
             )),
+            _ if !covers => Err(format!("it is {size}, too small for the camera's region of {cut}")),
             _ => Ok(()),
         }
     }
@@ -239,6 +247,7 @@ fn remove(path: &Path, source: &SourceRef) -> Result<(), RetrainError> {
 mod tests {
     use super::*;
     use crate::detector::untrained;
+    use crate::frame::Region;
     use crate::imaging::png;
 
     struct Drop {
@@ -248,11 +257,11 @@ mod tests {
     }
 
     impl Drop {
-        fn new(region: Option<Region>) -> Self {
+        fn new(view: View) -> Self {
             let root = tempfile::tempdir().unwrap();
             let home = Home::new(root.path(), &"top".parse().unwrap());
             home.make().unwrap();
-            let intake = Intake::new(&home, region, Duration::from_millis(10));
+            let intake = Intake::new(&home, &view, Duration::from_millis(10));
             Self { _root: root, home, intake }
         }
 
@@ -281,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_taken_and_what_does_not_is_set_aside_with_its_reason() {
-        let mut drop = Drop::new(None);
+        let mut drop = Drop::new(View::default());
         let (normal, anomalous) = (drop.home.normal(), drop.home.anomalous());
         fs::write(normal.join("a.png"), picture(96, 80, 1)).unwrap();
         assert_eq!(drop.look(), Taken { normal: 1, ..Taken::default() });
@@ -312,7 +321,7 @@ mod tests {
     #[test]
     fn with_a_region_a_sample_is_a_frame_or_the_region_itself() {
         let region = Region { x: 10, y: 0, width: 64, height: 64 };
-        let mut drop = Drop::new(Some(region));
+        let mut drop = Drop::new(View { region: Some(region), ..View::default() });
         for (name, width, height) in [("frame.png", 96, 80), ("cut.png", 64, 64), ("small.png", 70, 80)] {
             fs::write(drop.home.normal().join(name), picture(width, height, 1)).unwrap();
         }
@@ -322,7 +331,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_stays_where_it_is_and_is_met_again() {
-        let mut drop = Drop::new(None);
+        let mut drop = Drop::new(View::default());
         // A file in the set's place stands for a disk that takes nothing.
         fs::write(drop.home.set(), "in the way").unwrap();
         let path = drop.home.normal().join("a.png");

@@ -10,7 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use jiff::Timestamp;
@@ -37,6 +37,8 @@ const POINTER_EVERY: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(500);
 /// How often a folder of samples is listed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a retraining waits for one that somebody else began.
+const WAIT_FOR_OTHERS: Duration = Duration::from_secs(30);
 
 /// What a camera's models can be told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,6 +269,8 @@ struct Pupil {
     /// The set over which a retraining failed.
     failed: Option<String>,
     ordered: bool,
+    /// It has to wait until then.
+    not_before: Option<Instant>,
     /// Something may have changed since it was looked at.
     fresh: bool,
     complained: bool,
@@ -275,9 +279,10 @@ struct Pupil {
 impl Pupil {
     fn new(subject: Subject, options: &Options) -> Self {
         let home = Home::new(&options.path, &subject.camera);
-        let intake = Intake::new(&home, subject.region, LOOK_EVERY);
+        let intake = Intake::new(&home, &subject.view, LOOK_EVERY);
         let news = News::default();
-        Self { subject, home, intake, news, failed: None, ordered: false, fresh: true, complained: false }
+        let (failed, ordered, not_before, fresh, complained) = (None, false, None, true, false);
+        Self { subject, home, intake, news, failed, ordered, not_before, fresh, complained }
     }
 
     /// Takes samples in; complains once about what keeps failing.
@@ -359,7 +364,8 @@ impl School {
                 pupil.news = News { phase: "waiting".into(), new_samples: count, ..News::default() };
                 (self.hooks.tell)(&pupil.subject.camera, pupil.news.clone());
             }
-            if situation.is_due(&self.options, Timestamp::now()) {
+            let waits = pupil.not_before.is_some_and(|until| Instant::now() < until);
+            if !waits && situation.is_due(&self.options, Timestamp::now()) {
                 return self.begin(at, count);
             }
         }
@@ -401,6 +407,13 @@ impl School {
             (Some(Said::Done { ending, report }), _) => {
                 self.child = None;
                 self.done(at, ending, report.version.clone(), report.words());
+            }
+            (Some(Said::Busy), _) => {
+                self.child = None;
+                let pupil = &mut self.pupils[at];
+                pupil.not_before = Some(Instant::now() + WAIT_FOR_OTHERS);
+                (pupil.ordered, pupil.fresh) = (true, true);
+                info!(camera = %pupil.subject.camera, "somebody else retrains on this box; waiting for that");
             }
             (Some(Said::Failed(why)), _) => {
                 self.child = None;

@@ -24,8 +24,8 @@ mod registry;
 mod report;
 mod retraining;
 mod set;
+mod sight;
 mod trial;
-mod view;
 
 pub use error::RetrainError;
 pub use home::Home;

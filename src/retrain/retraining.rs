@@ -25,11 +25,12 @@ use super::recent;
 use super::registry::Registry;
 use super::report::Report;
 use super::set::{Kind, SampleSet};
+use super::sight::Sight;
 use super::trial::{self, Pictures, Terms};
-use super::view::View;
 use crate::detector;
 use crate::efficientad::CalibratedModel;
-use crate::frame::{CameraId, Region};
+use crate::frame::CameraId;
+use crate::imaging;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
 use crate::training::dataset::{Normals, pictures_in};
@@ -52,8 +53,8 @@ pub struct Subject {
     pub camera: CameraId,
     /// The bundle that the settings name.
     pub model: PathBuf,
-    /// The part of its pictures that is inspected.
-    pub region: Option<Region>,
+    /// How its pictures are looked at.
+    pub view: imaging::View,
     /// The pictures of the first training.
     pub normals: Option<PathBuf>,
     /// What the model's threshold is overridden with.
@@ -104,7 +105,8 @@ struct Plan {
     samples: Vec<String>,
     full: bool,
     steps: u64,
-    region: Option<Region>,
+    /// How the camera's pictures are looked at, in words.
+    view: String,
     normals: Option<PathBuf>,
 }
 
@@ -123,7 +125,7 @@ pub fn run(
     let _turn = Turn::take(&options.path)?;
     let began = Instant::now();
     // What lies there finished is taken; what is still being copied is for the next one.
-    Intake::new(&home, subject.region, Duration::from_millis(200)).look(Duration::from_millis(500))?;
+    Intake::new(&home, &subject.view, Duration::from_millis(200)).look(Duration::from_millis(500))?;
     let registry = Registry::new(&home, &subject.model);
     let active = registry.load_active()?;
     let (plan, set) = plan(job, &home, &active)?;
@@ -131,7 +133,7 @@ pub fn run(
     let candidate = train((job, &plan), &home, (&active, &mut lesson), device, (stop, tell))?;
 
     let terms = Terms {
-        view: &lesson.view,
+        sight: &lesson.sight,
         limit: Limit { rate: options.false_positive_rate, given: subject.threshold },
         margin: options.margin,
         seed: active.manifest().training.seed,
@@ -177,7 +179,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
         samples: set.samples().iter().map(|sample| sample.sha256.clone()).collect(),
         full: *full,
         steps: if *full { options.full_steps } else { options.steps },
-        region: subject.region,
+        view: format!("{:?}, {:?}", subject.view.orientation, subject.view.region),
         normals: subject.normals.clone(),
     };
     let path = plan_path(home);
@@ -204,7 +206,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
 
 /// What is learnt and what it is tried on.
 struct Lesson {
-    view: View,
+    sight: Sight,
     training: Vec<PathBuf>,
     /// Indices of the new ones among them.
     new: Vec<usize>,
@@ -219,7 +221,7 @@ impl Lesson {
         active: &CalibratedModel,
     ) -> Result<Self, RetrainError> {
         let subject = &job.subject;
-        let view = View::new(subject.region, &home.work());
+        let sight = Sight::new(&subject.view, &home.work());
         // The seed of the first training, so that what it held out stays unseen.
         let seed = active.manifest().training.seed;
         let old = match &subject.normals {
@@ -234,15 +236,16 @@ impl Lesson {
         };
         let (held, learnt) = split(set);
         let count = old.training.len();
-        let training = view.files([old.training, learnt].concat())?;
-        let held_out = view.files([old.held_out, held].concat())?;
+        // Those of the first training are taken as it took them.
+        let training = [old.training, sight.files(learnt)?].concat();
+        let held_out = [old.held_out, sight.files(held)?].concat();
         if training.is_empty() || held_out.is_empty() {
             return Err(RetrainError::NoSamples(home.normal()));
         }
         let new = (count..training.len()).collect();
         let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
         let trial = Pictures { held_out, defects, recent: recent::frames(home) };
-        Ok(Self { view, training, new, trial })
+        Ok(Self { sight, training, new, trial })
     }
 
     /// The new ones again, until they are a good share of every epoch.

@@ -5,15 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::RetrainError;
+use super::error::{Refusal, RetrainError};
 use super::gate::{self, Judged, Limit};
 use super::planted::plant;
 use super::report::Check;
-use super::view::View;
+use super::sight::Sight;
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
-use crate::frame::Picture;
-use crate::imaging::{self, Resizer};
+use crate::frame::{Picture, Pixels};
+use crate::imaging::{self, Preparation, Resizer};
 use crate::shutdown::Shutdown;
 
 /// Planted defects at least, so that one is no more than a hundredth; each held-out picture gets as many.
@@ -33,7 +33,7 @@ pub(super) struct Pictures {
 
 /// What a trial goes by.
 pub(super) struct Terms<'a> {
-    pub(super) view: &'a View,
+    pub(super) sight: &'a Sight,
     pub(super) limit: Limit,
     pub(super) margin: f64,
     pub(super) seed: u64,
@@ -44,6 +44,8 @@ pub(super) struct Terms<'a> {
 struct Judge {
     detector: Detector,
     resizer: Resizer,
+    /// As the line prepares its frames, mask included.
+    preparation: Preparation,
 }
 
 impl Judge {
@@ -52,13 +54,22 @@ impl Judge {
         if let Some(given) = terms.limit.given {
             detector.set_threshold(given);
         }
-        Ok(Self { detector, resizer: Resizer::new() })
+        let preparation = Preparation::open(terms.sight.view(), detector.input())?;
+        Ok(Self { detector, resizer: Resizer::new(), preparation })
     }
 
     fn score(&mut self, picture: &Picture) -> Result<f32, RetrainError> {
         let input = self.resizer.resize(picture, self.detector.input());
         let input = input.expect("the networks' input is a legal size: this is a bug");
         Ok(self.detector.inspect(&input, imaging::whole(picture.size()))?.finding.score.0)
+    }
+
+    /// Whether it raises an alarm on a frame as the camera delivers it.
+    fn alarms_on_frame(&mut self, frame: &Pixels) -> Result<bool, Refusal> {
+        let prepared = self.preparation.look(frame)?;
+        let inspected =
+            self.detector.inspect_visible(&prepared.input, prepared.viewed, prepared.mask.as_deref())?;
+        Ok(inspected.finding.score.0 > self.detector.threshold().0)
     }
 
     fn alarms(&mut self, picture: &Picture) -> Result<bool, RetrainError> {
@@ -103,10 +114,15 @@ pub(super) fn run(
         step(1 + each)?;
     }
     let mut both = |path: &Path, name: String| -> Result<Judged, RetrainError> {
-        let picture = terms.view.load(path)?;
-        let judged = Judged { name, before: before.alarms(&picture)?, after: after.alarms(&picture)? };
         step(1)?;
-        Ok(judged)
+        let picture = imaging::load(path)?;
+        if terms.sight.is_cut(picture.size()) {
+            return Ok(Judged { name, before: before.alarms(&picture)?, after: after.alarms(&picture)? });
+        }
+        let frame = encoded(path)?;
+        let failed = |refusal| RetrainError::Unfit { path: path.to_owned(), refusal };
+        let alarms = before.alarms_on_frame(&frame).map_err(failed)?;
+        Ok(Judged { name, before: alarms, after: after.alarms_on_frame(&frame).map_err(failed)? })
     };
     let defects = pictures.defects.iter().map(|(path, name)| both(path, name.clone()));
     let defects = defects.collect::<Result<Vec<_>, _>>()?;
@@ -115,7 +131,7 @@ pub(super) fn run(
         .recent
         .iter()
         .filter_map(|path| match both(path, name(path)) {
-            Err(RetrainError::Picture(_) | RetrainError::Region { .. }) => None,
+            Err(RetrainError::Picture(_) | RetrainError::Unfit { .. }) => None,
             judged => Some(judged),
         })
         .collect::<Result<_, _>>()?;
@@ -125,6 +141,11 @@ pub(super) fn run(
         gate::planted_defects(&planted, terms.margin),
         gate::shadow(&recent, terms.limit.rate),
     ])
+}
+
+/// The file as a camera would deliver it.
+fn encoded(path: &Path) -> Result<Pixels, RetrainError> {
+    Ok(Pixels::Encoded(std::fs::read(path).map_err(RetrainError::file("read", path))?))
 }
 
 fn name(path: &Path) -> String {

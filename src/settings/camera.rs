@@ -96,6 +96,7 @@ impl Camera {
         if let camera::Options::Folder(folder) = &mut self.source {
             super::anchor(base, &mut folder.path);
         }
+        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
         if let Some(mask) = &mut self.view.areas.ignore_mask {
             super::anchor(base, mask);
             if !mask.is_file() {
@@ -103,7 +104,6 @@ impl Camera {
                 faults.add(&format!("{at}.ignore_mask"), message);
             }
         }
-        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
     }
 }
 

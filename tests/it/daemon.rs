@@ -227,6 +227,28 @@ async fn a_trigger_gets_one_verdict_that_echoes_its_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_golden_part_with_the_wrong_verdict_stands_in_the_cameras_state_until_it_gets_the_right_one() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"\nthreshold = -1000.0");
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"g1","golden":"good"}"#).await;
+    let warned = |state: &Value| state["warnings"][0].to_string().contains("golden good part");
+    subscriber.wait_until("/state", warned).await;
+    let raise = r#"{"id":"1","command":"threshold","value":1000000.0}"#;
+    subscriber.publish("inspectord/floor/top/command", raise).await;
+    subscriber.wait_for("/reply", 1).await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"g2","golden":"good"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
+    assert_eq!((&verdict["decision"], &verdict["trigger"]["golden"]), (&"ok".into(), &"good".into()));
+    let newest = || subscriber.on("/state").pop().unwrap();
+    eventually("the warning is taken back", || newest()["warnings"].is_null()).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_storm_gets_exactly_one_verdict_each() {
     let floor = Floor::new().await;
     floor.simulated("trigger = \"software\"");

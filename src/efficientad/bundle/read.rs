@@ -41,25 +41,23 @@ pub fn parse_teacher(path: &Path, bytes: &[u8], architecture: &Architecture) -> 
 /// # Errors
 /// The bundle or its manifest is missing, too large, of another format, or makes no sense.
 pub fn load_manifest(folder: &Path) -> Result<Manifest, BundleError> {
-    check_folder(folder)?;
-    manifest(folder, &read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)?)
+    checked_manifest(folder, &read_manifest(folder)?)
 }
 
 pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
-    check_folder(folder)?;
-    let manifest = read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)?;
+    let manifest = read_manifest(folder)?;
     let tensors = read_bounded(&folder.join(TENSORS_FILE), "tensors file", MAX_TENSORS_BYTES)?;
     parse(folder, &manifest, tensors)
 }
 
-fn check_folder(folder: &Path) -> Result<(), BundleError> {
-    if folder.is_dir() {
-        return Ok(());
+fn read_manifest(folder: &Path) -> Result<Vec<u8>, BundleError> {
+    if !folder.is_dir() {
+        return Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() });
     }
-    Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() })
+    read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)
 }
 
-fn manifest(folder: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
+fn checked_manifest(folder: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
     let path = folder.join(MANIFEST_FILE);
     let manifest = parse_manifest(folder, &path, bytes)?;
     check_architecture(&path, &manifest)?;
@@ -67,8 +65,8 @@ fn manifest(folder: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
     Ok(manifest)
 }
 
-pub(super) fn parse(folder: &Path, bytes: &[u8], file: Vec<u8>) -> Result<CalibratedModel, BundleError> {
-    let manifest = manifest(folder, bytes)?;
+pub(super) fn parse(folder: &Path, manifest: &[u8], file: Vec<u8>) -> Result<CalibratedModel, BundleError> {
+    let manifest = checked_manifest(folder, manifest)?;
     let path = folder.join(TENSORS_FILE);
     let got = sha256(&file);
     if got != manifest.tensors_sha256 {
