@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tracing::info;
 
@@ -14,6 +15,7 @@ use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
 use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Service, ServicePlan};
 use crate::settings::{Camera, Settings, TriggerMode};
+use crate::web::{self, Watched, Web};
 
 /// Runs the daemon until it is told to stop.
 #[derive(Debug, ClapArgs)]
@@ -32,11 +34,26 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let shutdown = super::signals::shutdown()?;
+    let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
     let service = Service::start(plan(settings))?;
+    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     service.run(&shutdown, args.until_end);
     let unpublished = service.stop();
+    drop(web);
     info!(unpublished, "stopped");
     Ok(())
+}
+
+/// Serves the page and the metrics of `service`.
+pub(super) fn serve(options: &web::Options, box_name: String, service: &Service) -> anyhow::Result<Web> {
+    let watched = Watched {
+        box_name,
+        lines: service.lines(),
+        store: service.store().clone(),
+        broker: service.monitor().cloned(),
+        progress: service.progress().clone(),
+    };
+    Web::start(options, watched).context("cannot start the thread that serves the page")
 }
 
 /// What the settings ask the service to do.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use tracing::{error, warn};
 
-use super::backoff::Backoff;
-use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
+use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection};
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared, Resizer};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
@@ -67,7 +67,7 @@ pub(crate) fn prepare(
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
     loop {
         match to.send_timeout(ready, TICK) {
-            Ok(()) => return,
+            Ok(()) => return health.queue_holds(Stage::Infer, to.len(), to.capacity()),
             Err(SendTimeoutError::Timeout(back)) => {
                 health.beat(Stage::Prepare);
                 ready = back;
@@ -102,11 +102,13 @@ pub(crate) fn infer(
             match open() {
                 Ok(fresh) => {
                     (detector, broken) = (fresh, None);
+                    health.detector_is(None);
                     backoff.reset();
                 }
                 Err(failure) => {
                     reopen_at = Instant::now() + backoff.pause();
                     broken = Some(telemetry::chain(failure.as_ref()));
+                    health.detector_is(broken.clone());
                 }
             }
         }
@@ -131,6 +133,7 @@ pub(crate) fn infer(
                 health.counters().inference_restarts.increment();
                 part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
                 broken = Some(format!("it panicked: {message}"));
+                health.detector_is(broken.clone());
             }
         }
     }
@@ -147,7 +150,9 @@ fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
 fn next<T>(from: &Receiver<T>, health: &LineHealth, stage: Stage) -> Option<T> {
     loop {
         health.beat(stage);
-        match from.recv_timeout(TICK) {
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(stage, from.len(), from.capacity());
+        match next {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,

@@ -93,12 +93,16 @@ pub struct CameraState {
     pub counters: CameraCounters,
     /// When its last frame was exposed.
     pub last_frame_at: Option<Timestamp>,
+    /// What keeps its verdicts back although it delivers, in words for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl CameraState {
     /// Whether `self` differs from `other` in more than its counters and its last frame.
     pub(super) fn differs_in_kind(&self, other: &Self) -> bool {
-        let kind = |s: &Self| (s.availability.clone(), s.since, s.model.clone(), s.threshold);
+        let kind =
+            |s: &Self| (s.availability.clone(), s.since, s.model.clone(), s.threshold, s.warning.clone());
         kind(self) != kind(other)
     }
 
@@ -310,6 +314,7 @@ mod tests {
             threshold: Some(Threshold(0.5)),
             counters: CameraCounters { ok: 3, ..CameraCounters::default() },
             last_frame_at: None,
+            warning: None,
         };
         let json = String::from_utf8(state.encode(8192)).unwrap();
         assert_eq!(

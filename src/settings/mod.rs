@@ -14,7 +14,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crate::{detector, publish, store};
+use crate::{detector, publish, store, web};
 
 pub use crate::pipeline::WhenFull;
 pub use camera::{Camera, TriggerMode};
@@ -27,7 +27,7 @@ use fault::Faults;
 /// The most cameras that one box may have.
 pub const MAX_CAMERAS: usize = 32;
 
-const SECTIONS: [&str; 5] = ["box", "camera", "mqtt", "store", "inference"];
+const SECTIONS: [&str; 6] = ["box", "camera", "mqtt", "store", "web", "inference"];
 
 /// What the daemon is to do, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Settings {
     pub mqtt: publish::Options,
     /// How verdicts and evidence are kept.
     pub store: store::Options,
+    /// Where the page and the metrics are served.
+    pub web: web::Options,
     /// How models are run.
     pub inference: detector::Options,
 }
@@ -57,6 +59,7 @@ impl Settings {
         let written = root.take("camera");
         let mut mqtt: publish::Options = root.section("mqtt", &mut faults).unwrap_or_default();
         let mut store: store::Options = root.section("store", &mut faults).unwrap_or_default();
+        let web: web::Options = root.section("web", &mut faults).unwrap_or_default();
         let inference: detector::Options = root.section("inference", &mut faults).unwrap_or_default();
         root.refuse_the_rest(&SECTIONS, &mut faults);
         faults.add_all("box", named.faults());
@@ -72,7 +75,7 @@ impl Settings {
         for camera in &mut cameras {
             camera.anchor(&base);
         }
-        let settings = Self { box_name: named.resolve(), models, cameras, mqtt, store, inference };
+        let settings = Self { box_name: named.resolve(), models, cameras, mqtt, store, web, inference };
         faults.into_result(sources.describe()).map(|()| settings)
     }
 

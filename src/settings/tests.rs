@@ -236,6 +236,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     same::<host::Options>("box");
     same::<publish::Options>("mqtt");
     same::<store::Options>("store");
+    same::<web::Options>("web");
     same::<crate::detector::Options>("inference");
 }
 
