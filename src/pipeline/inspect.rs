@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
-use super::backoff::Backoff;
-use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
+use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection};
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
@@ -67,7 +67,7 @@ pub(crate) fn prepare(
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
     loop {
         match to.send_timeout(ready, TICK) {
-            Ok(()) => return,
+            Ok(()) => return health.queue_holds(Stage::Infer, to.len(), to.capacity()),
             Err(SendTimeoutError::Timeout(back)) => {
                 health.beat(Stage::Prepare);
                 ready = back;
@@ -126,6 +126,7 @@ pub(crate) fn infer(
                 Err(failure) => {
                     reopen_at = Instant::now() + backoff.pause();
                     broken = Some(telemetry::chain(failure.as_ref()));
+                    health.detector_is(broken.clone());
                 }
             }
         }
@@ -152,6 +153,7 @@ pub(crate) fn infer(
                 health.counters().inference_restarts.increment();
                 part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
                 broken = Some(format!("it panicked: {message}"));
+                health.detector_is(broken.clone());
             }
         }
     }
@@ -173,7 +175,9 @@ fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
 fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
     loop {
         health.beat(Stage::Prepare);
-        match from.recv_timeout(TICK) {
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(Stage::Prepare, from.len(), from.capacity());
+        match next {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,
