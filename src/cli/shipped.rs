@@ -22,7 +22,8 @@ pub(super) fn demo_model() -> Result<CalibratedModel, BundleError> {
 pub(super) fn teacher(size: PdnSize) -> Option<&'static [u8]> {
     match size {
         PdnSize::Tiny => Some(include_bytes!("../../models/teacher-tiny.safetensors")),
-        PdnSize::Small | PdnSize::Medium => None,
+        PdnSize::Small => Some(include_bytes!("../../models/teacher-small.safetensors")),
+        PdnSize::Medium => None,
     }
 }
 
@@ -36,7 +37,7 @@ mod tests {
     #[test]
     fn all_that_ships_can_be_used() {
         demo_model().unwrap();
-        for size in [PdnSize::Tiny] {
+        for size in [PdnSize::Tiny, PdnSize::Small] {
             let architecture = Architecture::new(size, Size::new(256, 256)).unwrap();
             TeacherSource::bytes(Path::new("teacher"), teacher(size).unwrap(), &architecture).unwrap();
         }

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "BUNDLE")]
     out: PathBuf,
     /// The teacher's file, or `random` for one that was never taught, to try things out [default: the one inside this
-    /// program, for tiny]
+    /// program, for tiny and small]
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
     /// The network: tiny, small (the paper's S) or medium (M).
