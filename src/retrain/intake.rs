@@ -17,7 +17,7 @@ use super::files;
 use super::home::Home;
 use super::set::{Added, Candidate, Kind, Sample, SampleSet};
 use super::sight::Sight;
-use crate::camera::{self, Camera, CameraError, FolderOptions, Next};
+use crate::camera::{self, Camera, CameraError, FolderOptions, Next, may_be_a_picture};
 use crate::frame::{Picture, Pixels, Size, SourceRef};
 use crate::imaging::{self, Format, Resizer, View};
 use crate::telemetry::chain;
@@ -78,6 +78,12 @@ impl Intake {
             }
         }
         Ok(taken)
+    }
+
+    /// Whether files lie there that may be samples.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let mut folders = self.folders.iter().filter_map(|(_, folder, _)| fs::read_dir(folder).ok());
+        folders.any(|mut entries| entries.any(|entry| entry.is_ok_and(|e| may_be_a_picture(&e.file_name()))))
     }
 
     fn next(&mut self, at: usize, wait: Duration) -> Result<Option<Arrival>, RetrainError> {

@@ -26,6 +26,8 @@ pub struct Options {
     pub checkpoint_seconds: u64,
     /// Processor threads that it may use.
     pub threads: usize,
+    /// Whether it runs only when nobody else wants the processor.
+    pub idle: bool,
     /// A folder of pictures of anything else, as for `inspectord train`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<PathBuf>,
@@ -52,6 +54,7 @@ impl Default for Options {
             full_steps: 5_000,
             checkpoint_seconds: 60,
             threads: 1,
+            idle: true,
             penalty: None,
             false_positive_rate: FALSE_POSITIVE_RATE,
             margin: 0.05,
