@@ -13,6 +13,7 @@ mod backoff;
 mod capture;
 mod deadline;
 mod dispatch;
+mod drift;
 mod golden;
 mod health;
 mod inspect;
