@@ -332,7 +332,7 @@ mod tests {
             fs::write(drop.home.normal().join(name), picture(width, height, 1)).unwrap();
         }
         assert_eq!(drop.look(), Taken { normal: 2, anomalous: 0, refused: 1 });
-        assert!(drop.why("small.png").contains("too small"));
+        assert!(drop.why("small.png").contains("70x80"));
     }
 
     #[test]

@@ -23,9 +23,13 @@ mod recent;
 mod registry;
 mod report;
 mod retraining;
+mod school;
 mod set;
 mod sight;
 mod trial;
+
+#[cfg(test)]
+mod registry_tests;
 
 pub use error::RetrainError;
 pub use home::Home;
