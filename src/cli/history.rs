@@ -54,6 +54,9 @@ pub struct Args {
     /// The settings file.
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
+    /// Sets one key over file and environment, such as store.path=/mnt/store; may be repeated.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    flags: Vec<String>,
     /// Prints one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -106,7 +109,7 @@ impl From<Decided> for Decision {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = match &args.store {
         Some(store) => store.clone(),
-        None => Settings::load_store(&Sources::new(args.config.clone(), Vec::new()))?.path,
+        None => Settings::load_store(&Sources::new(args.config.clone(), args.flags.clone()))?.path,
     };
     let reader = Reader::open(&store)?;
     let limit = args.limit.unwrap_or(if args.action.is_some() { MAX_LIMIT } else { SHOWN });

@@ -14,8 +14,8 @@ use serde_json::json;
 use super::common::SettingsArgs;
 use crate::detector::{self, Detector};
 use crate::frame::CameraId;
+use crate::health;
 use crate::pipeline::{self, Keepers, ModelOrder, Service};
-use crate::publish;
 use crate::retrain::{Hooks, Keeper, Keeping, News, Order, Recent, Subject};
 use crate::settings::{Camera, Settings};
 use crate::telemetry::chain;
@@ -114,7 +114,7 @@ impl Prepared {
     }
 }
 
-fn published(news: &News) -> publish::Retraining {
+fn published(news: &News) -> health::Retraining {
     let News { phase, new_samples, done, of, seconds_left, version, detail } = news.clone();
-    publish::Retraining { phase, new_samples, done, of, seconds_left, version, detail }
+    health::Retraining { phase, new_samples, done, of, seconds_left, version, detail }
 }

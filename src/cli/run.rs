@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tracing::info;
 
@@ -16,6 +17,7 @@ use crate::efficientad::CalibratedModel;
 use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan};
 use crate::retrain::{self, Keeper};
 use crate::settings::{Camera, Settings, TriggerMode};
+use crate::web::{self, Watched, Web};
 
 /// Runs the daemon until it is told to stop.
 #[derive(Debug, ClapArgs)]
@@ -35,15 +37,30 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let shutdown = super::signals::shutdown()?;
     let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
+    let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
     let service = Service::start(plan(settings, keepers))?;
+    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
     service.run(&shutdown, args.until_end);
     if let Some(keeping) = keeping {
         keeping.stop();
     }
     let unpublished = service.stop();
+    drop(web);
     info!(unpublished, "stopped");
     Ok(())
+}
+
+/// Serves the page and the metrics of `service`.
+pub(super) fn serve(options: &web::Options, box_name: String, service: &Service) -> anyhow::Result<Web> {
+    let watched = Watched {
+        box_name,
+        lines: service.lines(),
+        store: service.store().clone(),
+        broker: service.monitor().cloned(),
+        progress: service.progress().clone(),
+    };
+    Web::start(options, watched).context("cannot start the thread that serves the page")
 }
 
 /// What the settings ask the service to do.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
-use super::backoff::Backoff;
-use super::health::{LineHealth, Stage};
 use super::options::{CaptureMode, WhenFull};
 use super::part::{Decided, Part};
+use crate::backoff::Backoff;
 use crate::camera::{self, Camera, CameraError, Next};
 use crate::frame::{CameraId, Frame, SourceRef};
+use crate::health::{LineHealth, Stage};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::verdict::Reason;
@@ -84,6 +84,7 @@ impl Capture {
         self.health.camera_is_up(camera.describe());
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
+            self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
             match self.mode {
                 CaptureMode::Free { when_full } => match self.next_frame(camera.as_mut(), TICK, recent)? {
                     Taken::Part(part) => {
@@ -137,7 +138,7 @@ impl Capture {
     fn pass_on_free(&self, part: Part, when_full: WhenFull) {
         let counters = self.health.counters();
         match (self.ready.try_send(part), when_full) {
-            (Ok(()), _) => counters.accepted.increment(),
+            (Ok(()), _) => self.has_passed_on(),
             (Err(TrySendError::Disconnected(part)), _) => part.withdraw(),
             (Err(TrySendError::Full(part)), WhenFull::Skip) => {
                 counters.skipped.increment();
@@ -148,10 +149,15 @@ impl Capture {
                 part.give_up(Reason::Overload, "frames come faster than this box can inspect them");
             }
             (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part) {
-                None => counters.accepted.increment(),
+                None => self.has_passed_on(),
                 Some(part) => part.withdraw(),
             },
         }
+    }
+
+    fn has_passed_on(&self) {
+        self.health.counters().accepted.increment();
+        self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
     }
 
     /// Gives the part back if the program is stopped first.

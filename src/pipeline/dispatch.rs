@@ -12,10 +12,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
 use super::golden::Golden;
-use super::health::{LineHealth, Stage};
 use super::models::FrameTap;
 use super::part::{Decided, Exhibit};
 use crate::frame::Planted;
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Heat, evidence_bytes, heatmap, png};
 use crate::store::{Evidence, RecordRequest, StoreHandle};
 use crate::telemetry;
@@ -49,7 +49,9 @@ pub(crate) fn dispatch(
     let unwritten = Arc::new(AtomicUsize::new(0));
     loop {
         health.beat(Stage::Dispatch);
-        match from.recv_timeout(TICK) {
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(Stage::Dispatch, from.len(), from.capacity());
+        match next {
             Ok(decided) => dispatch_one(decided, store, listeners, (health, &unwritten)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -89,11 +91,15 @@ fn dispatch_one(
     if let Some(observer) = &listeners.observer {
         observer(&judgement, planted.as_ref());
     }
+    let judged = Instant::now();
     let (health, unwritten, told) = (health.clone(), unwritten.clone(), listeners.recorded.clone());
     unwritten.fetch_add(1, Ordering::AcqRel);
     store.record_then(RecordRequest { judgement, evidence, ticket }, move |recorded| {
         match recorded {
-            Ok(verdict) => told(verdict),
+            Ok(verdict) => {
+                health.latencies().record.observe(judged.elapsed());
+                told(verdict);
+            }
             Err(failure) => {
                 health.counters().unrecorded.increment();
                 let error = telemetry::chain(&failure);
@@ -106,6 +112,7 @@ fn dispatch_one(
 
 fn announce(judgement: &Judgement, health: &LineHealth) {
     let camera = health.camera();
+    health.latencies().judged(&judgement.timings);
     match &judgement.outcome {
         Outcome::Inspected(Finding { score, threshold, .. }) => {
             let decision = judgement.outcome.decision();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
-use super::backoff::Backoff;
 use super::drift::{Drift, Expected};
-use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
+use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection};
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
@@ -68,7 +68,7 @@ pub(crate) fn prepare(
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
     loop {
         match to.send_timeout(ready, TICK) {
-            Ok(()) => return,
+            Ok(()) => return health.queue_holds(Stage::Infer, to.len(), to.capacity()),
             Err(SendTimeoutError::Timeout(back)) => {
                 health.beat(Stage::Prepare);
                 ready = back;
@@ -132,6 +132,7 @@ pub(crate) fn infer(
                 Err(failure) => {
                     reopen_at = Instant::now() + backoff.pause();
                     broken = Some(telemetry::chain(failure.as_ref()));
+                    health.detector_is(broken.clone());
                 }
             }
         }
@@ -164,6 +165,7 @@ pub(crate) fn infer(
                 health.counters().inference_restarts.increment();
                 part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
                 broken = Some(format!("it panicked: {message}"));
+                health.detector_is(broken.clone());
             }
         }
     }
@@ -198,7 +200,9 @@ fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
 fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
     loop {
         health.beat(Stage::Prepare);
-        match from.recv_timeout(TICK) {
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(Stage::Prepare, from.len(), from.capacity());
+        match next {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,

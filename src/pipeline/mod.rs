@@ -9,13 +9,11 @@
 //! Each stage is a thread and each arrow a bounded queue; what happens when one is full stands in each stage's header.
 //! Not here: how any stage does its work (`camera`, `imaging`, `detector`, `store`), the broker (`publish`).
 
-mod backoff;
 mod capture;
 mod deadline;
 mod dispatch;
 mod drift;
 mod golden;
-mod health;
 mod inspect;
 mod models;
 mod options;
@@ -37,15 +35,16 @@ use self::capture::Capture;
 use self::deadline::DeadlineKeeper;
 use self::dispatch::Listeners;
 pub use self::dispatch::{Observer, Recorded};
-pub use self::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 pub use self::inspect::{BoxedError, OpenDetector};
-pub use self::models::{Answer, FrameTap, Keepers, ModelNews, ModelOrder, Orders};
+pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
 use crate::detector::Detector;
 use crate::frame::{CameraId, Size};
+use crate::health::Stage;
+pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
 use crate::store::{StoreError, StoreHandle};
@@ -280,7 +279,10 @@ impl Pipeline {
         }
         inlets.keeper.watch(part.core());
         match inlets.triggers.try_send(part) {
-            Ok(()) => {}
+            Ok(()) => {
+                let queue = &inlets.triggers;
+                line.health.queue_holds(Stage::Capture, queue.len(), queue.capacity());
+            }
             Err(TrySendError::Full(part)) => {
                 let detail = format!("{TRIGGER_QUEUE} triggers were waiting for this camera already");
                 part.give_up(Reason::Overload, detail);

@@ -1,14 +1,12 @@
-//! The seam to whoever keeps the models: what they are told to do, the frames they are shown, and what they report.
+//! The seam to whoever keeps the models: what they are told to do, the frames they are shown, and their answers.
 //!
 //! Pure types. Not here: versions, samples, retraining (`retrain`), which the pipeline does not know.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::frame::{CameraId, Picture, Pixels};
-use crate::publish::Retraining;
 
 /// What a camera's models can be told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +33,4 @@ pub struct Keepers {
     pub orders: Option<Orders>,
     /// Is shown frames that are `ok`.
     pub frames: Option<FrameTap>,
-}
-
-/// What the keepers have to tell about a line.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ModelNews {
-    /// How the retraining fares.
-    pub retraining: Option<Retraining>,
-    /// What somebody should look into, by what it is about.
-    pub warnings: BTreeMap<&'static str, String>,
 }

@@ -15,11 +15,11 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::dispatch::{Listeners, Recorded};
-use super::health::{CameraStatus, Snapshot};
-use super::models::{Keepers, ModelNews};
+use super::models::Keepers;
 use super::requests::Desk;
 use super::{LinePlan, Observer, Pipeline, StartError};
 use crate::frame::CameraId;
+use crate::health::{CameraStatus, LineHealth, ModelNews, Progress, STALL, Snapshot};
 use crate::publish::{
     self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Reply, Seam, Session,
 };
@@ -31,8 +31,6 @@ use crate::verdict::{Decision, Verdict};
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_millis(200);
-/// A stage without a sign of life for this long has hung, and the watchdog is no longer fed.
-const STALL: Duration = Duration::from_secs(60);
 /// Verdicts read from the outbox at once.
 const OUTBOX_BATCH: usize = 256;
 /// Verdicts between the outbox and the session.
@@ -84,6 +82,7 @@ pub struct Service {
     runtime: Runtime,
     broker: Option<Broker>,
     systemd: Systemd,
+    progress: Progress,
 }
 
 /// The session and the tasks around it.
@@ -140,7 +139,8 @@ impl Service {
             .transpose()
             .map_err(ServiceError::Thread)?;
         let systemd = Systemd::from_environment();
-        Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd })
+        let progress = Progress::new();
+        Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd, progress })
     }
 
     /// The lines.
@@ -153,16 +153,33 @@ impl Service {
         self.broker.as_ref().map(|broker| &broker.monitor)
     }
 
+    /// The store.
+    pub fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
+    /// Each line's health.
+    pub fn lines(&self) -> Vec<LineHealth> {
+        self.pipeline.health().cloned().collect()
+    }
+
+    /// Whether the program makes progress, as this service's watch sees it.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// Watches over the service until `shutdown`, or, if `until_end`, until every replay has ended and every verdict
     /// has been published.
     pub fn run(&self, shutdown: &Shutdown, until_end: bool) {
         self.systemd.notify_ready();
         let mut fed = Instant::now();
+        let mut stalled = None;
         loop {
             self.publish_states();
+            self.look_for_stalls(&mut stalled);
             if let Some(interval) = self.systemd.watchdog_interval()
                 && fed.elapsed() >= interval / 2
-                && self.is_alive()
+                && stalled.is_none()
             {
                 self.systemd.feed();
                 self.systemd.status(&self.summary());
@@ -180,7 +197,7 @@ impl Service {
     /// Stops capture, concludes and records every accepted part, publishes what can be published in time, and closes
     /// the store. Returns how many verdicts wait for the next start to be published.
     pub fn stop(self) -> u64 {
-        let Self { pipeline, store, store_thread, runtime, broker, systemd } = self;
+        let Self { pipeline, store, store_thread, runtime, broker, systemd, .. } = self;
         let drain = broker.as_ref().map_or(Duration::ZERO, |broker| broker.drain);
         systemd.stopping(CLOSE_WITHIN + 2 * drain);
         pipeline.stop();
@@ -195,14 +212,21 @@ impl Service {
         unpublished
     }
 
-    fn is_alive(&self) -> bool {
-        for health in self.pipeline.health() {
-            if let Some(stage) = health.stalled(STALL) {
-                error!(camera = %health.camera(), stage, "a stage has hung; the watchdog will restart the program");
-                return false;
-            }
+    /// Notes progress, unless a stage has hung; logs when one has, and when it goes on.
+    fn look_for_stalls(&self, known: &mut Option<(CameraId, &'static str)>) {
+        let hung = |health: &LineHealth| Some((health.camera().clone(), health.stalled(STALL)?));
+        let stalled = self.pipeline.health().find_map(hung);
+        if stalled.is_none() {
+            self.progress.note();
         }
-        true
+        match (&stalled, &known) {
+            (Some((camera, stage)), None) => {
+                error!(%camera, stage, "a stage has hung; the watchdog will restart the program");
+            }
+            (None, Some((camera, stage))) => info!(%camera, stage, "the stage that had hung goes on"),
+            _ => {}
+        }
+        *known = stalled;
     }
 
     /// Whether every part has a verdict and every verdict is published.
@@ -239,7 +263,7 @@ impl Service {
 
     fn publish_states(&self) {
         if let Some(broker) = &self.broker {
-            broker.publish_states(&self.pipeline);
+            broker.publish_states(&self.pipeline, &self.store);
         }
     }
 }
@@ -271,15 +295,19 @@ impl Broker {
         let desk = std::thread::Builder::new().name("requests".into()).spawn(move || desk.run(requests))?;
         let session = runtime.spawn(session.run(stop.clone()));
         runtime.spawn(feed(store.clone(), outgoing));
-        let acknowledging = runtime.spawn(acknowledge(store, acknowledgements));
+        let acknowledging = runtime.spawn(acknowledge(store.clone(), acknowledgements));
         let drain = Duration::from_secs(options.drain_seconds.into());
         let broker = Self { monitor, states, stop, drain, session, acknowledging, desk };
-        broker.publish_states(&pipeline);
+        broker.publish_states(&pipeline, &store);
         Ok(broker)
     }
 
-    fn publish_states(&self, pipeline: &Pipeline) {
-        let now = pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot()))).collect();
+    fn publish_states(&self, pipeline: &Pipeline, store: &StoreHandle) {
+        let warning = store.health().failing.map(|failing| {
+            format!("verdicts wait since {}, for they cannot be written: {}", failing.since, failing.error)
+        });
+        let now =
+            pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), warning.clone()))).collect();
         self.states.send_if_modified(|states| {
             let changed = *states != now;
             if changed {
@@ -290,7 +318,7 @@ impl Broker {
     }
 
     fn stop(self, runtime: &Runtime, store: &StoreHandle, pipeline: &Pipeline) {
-        self.publish_states(pipeline);
+        self.publish_states(pipeline, store);
         let patience = Instant::now() + self.drain;
         while self.monitor.health.borrow().link == Link::Up
             && store.unpublished() > 0
@@ -366,8 +394,8 @@ fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool)
     })
 }
 
-fn state(snapshot: Snapshot) -> CameraState {
-    let Snapshot { camera, since, last_frame_at, model, threshold, counters, news } = snapshot;
+fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
+    let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
     let ModelNews { retraining, warnings } = news;
     let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
     let availability = match camera {
@@ -395,6 +423,6 @@ fn state(snapshot: Snapshot) -> CameraState {
         },
         last_frame_at,
         retraining,
-        warnings: warnings.into_values().collect(),
+        warnings: failing.into_iter().chain(warnings.into_values()).collect(),
     }
 }

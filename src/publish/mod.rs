@@ -30,7 +30,7 @@ pub use error::PublishError;
 pub use health::{Counters, Health, Link, Monitor};
 pub use inbox::Incoming;
 pub use options::{Options, Tls};
-pub use payload::{Asked, Availability, CameraCounters, CameraState, Presence, Reply, Retraining, Status};
+pub use payload::{Asked, Availability, CameraCounters, CameraState, Presence, Reply, Status};
 pub use request::{
     Command, MAX_DEADLINE_MS, MAX_DEPTH, MAX_FIELDS, MAX_PART_ID_BYTES, MAX_REPLAY, MAX_REQUEST_BYTES,
     MAX_REQUEST_ID_BYTES, RequestError, RequestId,

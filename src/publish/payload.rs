@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::frame::CameraId;
+use crate::health::Retraining;
 use crate::verdict::{ModelRef, Threshold, VERDICT_SCHEMA, Verdict};
 
 use super::request::RequestId;
@@ -75,28 +76,6 @@ pub struct CameraCounters {
     pub anomalous: u64,
     /// Verdicts that were `uninspected`.
     pub uninspected: u64,
-}
-
-/// How the retraining of a camera's model fares.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Retraining {
-    /// `waiting` for more samples, `training`, `calibrating`, `gate`; at last `activated`, `refused` or `failed`.
-    pub phase: String,
-    /// Normal samples that have come since the last one.
-    pub new_samples: usize,
-    /// How much of the phase is done, of `of`.
-    pub done: u64,
-    /// What the phase has to do.
-    pub of: u64,
-    /// About how long the phase will take.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub seconds_left: Option<u64>,
-    /// The version that came of it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub version: Option<String>,
-    /// Why it was refused or failed, in words for people.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub detail: Option<String>,
 }
 
 /// The payload of a camera's state topic.

@@ -15,7 +15,7 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use crate::{detector, publish, retrain, store};
+use crate::{detector, publish, retrain, store, web};
 
 pub use crate::pipeline::WhenFull;
 pub use camera::{Camera, TriggerMode};
@@ -28,7 +28,7 @@ use fault::Faults;
 /// The most cameras that one box may have.
 pub const MAX_CAMERAS: usize = 32;
 
-const SECTIONS: [&str; 6] = ["box", "camera", "mqtt", "store", "retrain", "inference"];
+const SECTIONS: [&str; 7] = ["box", "camera", "mqtt", "store", "retrain", "web", "inference"];
 
 /// What the daemon is to do, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub store: store::Options,
     /// How samples become new model versions.
     pub retrain: retrain::Options,
+    /// Where the page and the metrics are served.
+    pub web: web::Options,
     /// How models are run.
     pub inference: detector::Options,
 }
@@ -61,6 +63,7 @@ impl Settings {
         let mut mqtt: publish::Options = root.section("mqtt", &mut faults).unwrap_or_default();
         let mut store: store::Options = root.section("store", &mut faults).unwrap_or_default();
         let mut retrain: retrain::Options = root.section("retrain", &mut faults).unwrap_or_default();
+        let web: web::Options = root.section("web", &mut faults).unwrap_or_default();
         let inference: detector::Options = root.section("inference", &mut faults).unwrap_or_default();
         root.refuse_the_rest(&SECTIONS, &mut faults);
         faults.add_all("box", named.faults());
@@ -76,7 +79,8 @@ impl Settings {
         anchor_files(&base, &mut mqtt, &mut faults);
         let models = base.join(&named.models);
         let cameras = camera::read_all(written, &base, &models, &mut faults);
-        let settings = Self { box_name: named.resolve(), models, cameras, mqtt, store, retrain, inference };
+        let settings =
+            Self { box_name: named.resolve(), models, cameras, mqtt, store, retrain, web, inference };
         faults.into_result(sources.describe()).map(|()| settings)
     }
 

@@ -277,6 +277,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     same::<publish::Options>("mqtt");
     same::<store::Options>("store");
     same::<crate::retrain::Options>("retrain");
+    same::<web::Options>("web");
     same::<crate::detector::Options>("inference");
 }
 

@@ -6,14 +6,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VOCABULARY: &[&str] = &["frame", "verdict", "clock", "shutdown", "telemetry"];
+const VOCABULARY: &[&str] = &["frame", "verdict", "health", "clock", "backoff", "shutdown", "telemetry"];
 const EDGES: &[&str] = &["camera", "publish", "store", "systemd"];
 
 /// What each room may import beside the vocabulary; the command line may import everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("frame", &[]),
     ("verdict", &[]),
+    ("health", &[]),
     ("clock", &[]),
+    ("backoff", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("efficientad", &[]),
@@ -29,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"],
     ),
     ("retrain", &["efficientad", "imaging", "detector", "training", "camera"]),
+    ("web", &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"]),
     (
         "settings",
         &[
@@ -41,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "store",
             "pipeline",
             "retrain",
+            "web",
         ],
     ),
 ];

@@ -7,7 +7,7 @@
 mod score_card;
 mod screen;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +27,7 @@ use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::verdict::Judgement;
+use crate::web;
 
 const BOX: &str = "demo";
 const CAMERA: &str = "line";
@@ -86,6 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             (broker.options(), Some(broker))
         }
     };
+    let page = page_options();
     let detector = Detector::open(model.clone(), &detector::Options::default())?;
     let screen = Arc::new(Screen::new());
     screen.welcome(&Signposts {
@@ -93,6 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         embedded: embedded.is_some(),
         prefix: &mqtt.prefix(BOX),
         store: &store,
+        page: page.address,
         engine: detector.describe(),
         model: detector.model().name.clone(),
     });
@@ -100,9 +103,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let card = Arc::new(Mutex::new(ScoreCard::default()));
     let plan = plan(&args, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
     let service = Service::start(plan)?;
+    let web = super::run::serve(&page, BOX.to_owned(), &service)?;
     service.run(&shutdown, args.parts > 0);
     let unpublished = service.stop();
-    drop(embedded);
+    drop((web, embedded));
     let published = match unpublished {
         0 => "Every verdict is on disk and acknowledged by the broker.".to_owned(),
         waiting => {
@@ -111,6 +115,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     screen.farewell(&card.lock().unwrap_or_else(PoisonError::into_inner), &published, &store);
     Ok(())
+}
+
+/// The page's usual address where it is free, otherwise another.
+fn page_options() -> web::Options {
+    let free = |address: SocketAddr| TcpListener::bind(address).and_then(|socket| socket.local_addr()).ok();
+    let usual = web::Options::default();
+    let address = free(usual.address).or_else(|| free((Ipv4Addr::LOCALHOST, 0).into()));
+    web::Options { address: address.unwrap_or(usual.address), ..usual }
 }
 
 fn observer(card: Arc<Mutex<ScoreCard>>, screen: Arc<Screen>) -> Observer {

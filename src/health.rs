@@ -1,21 +1,24 @@
-//! What a line knows about itself: counters, whether its camera is up, which model it runs, and signs of life.
+//! What a line knows about itself: counters, latencies, whether its camera is up, which model it runs, signs of life.
 //!
-//! Written by the line's stages, read by the state topic, the watchdog and `check`. One function per notable event
-//! writes the log line and moves the counter. Not here: topics (`publish`), systemd.
+//! Written by the line's stages, read by the state topic, the watchdog and the web page. One function per notable event
+//! writes the log line and moves the counter. Not here: topics (`publish`), metrics (`web`), systemd.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::models::ModelNews;
-use crate::camera::CameraError;
 use crate::frame::CameraId;
-use crate::telemetry::{self, Counter};
-use crate::verdict::{Decision, ModelRef, Reason, Threshold};
+use crate::telemetry::{self, Counter, Histogram};
+use crate::verdict::{Decision, ModelRef, Reason, Threshold, Timings};
+
+/// A stage without a sign of life for this long has hung: the watchdog is no longer fed, and `/healthz` says so.
+pub const STALL: Duration = Duration::from_secs(60);
 
 /// A line's counters; each only rises.
 #[derive(Debug, Default)]
@@ -120,11 +123,72 @@ pub enum CameraStatus {
     Ended,
 }
 
+/// Where a line's time goes, in one histogram per stage; stages that a part did not reach do not count.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// Asking the camera until having the frame.
+    pub capture: Histogram,
+    /// Waiting in queues.
+    pub queue: Histogram,
+    /// Decoding, cutting out, resizing.
+    pub prepare: Histogram,
+    /// The networks, the map and the score.
+    pub infer: Histogram,
+    /// From exposure to judgement.
+    pub total: Histogram,
+    /// From judgement to being durable on disk.
+    pub record: Histogram,
+}
+
+impl Latencies {
+    /// Each with its name.
+    pub fn stages(&self) -> [(&'static str, &Histogram); 6] {
+        let Self { capture, queue, prepare, infer, total, record } = self;
+        [
+            ("capture", capture),
+            ("queue", queue),
+            ("prepare", prepare),
+            ("infer", infer),
+            ("total", total),
+            ("record", record),
+        ]
+    }
+
+    pub(crate) fn judged(&self, timings: &Timings) {
+        let Timings { capture, queue, prepare, infer, total } = *timings;
+        let stages = [
+            (&self.capture, capture),
+            (&self.queue, queue),
+            (&self.prepare, prepare),
+            (&self.infer, infer),
+            (&self.total, total),
+        ];
+        for (histogram, milliseconds) in stages {
+            if milliseconds > 0.0 {
+                histogram.observe(Duration::try_from_secs_f32(milliseconds / 1e3).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The bounded queue in front of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// The stage that it feeds.
+    pub stage: &'static str,
+    /// What waits in it.
+    pub length: usize,
+    /// What fits into it.
+    pub capacity: usize,
+}
+
 #[derive(Debug, Clone)]
 struct Status {
     camera: CameraStatus,
     since: Timestamp,
     last_frame_at: Option<Timestamp>,
+    /// Why the model cannot be run, while it cannot.
+    detector_fault: Option<String>,
 }
 
 /// Who judges, and what it holds scores against unless told otherwise.
@@ -132,6 +196,37 @@ struct Status {
 struct Judge {
     model: ModelRef,
     own_threshold: Threshold,
+}
+
+/// How the retraining of a camera's model fares.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Retraining {
+    /// `waiting` for more samples, `training`, `calibrating`, `gate`; at last `activated`, `refused` or `failed`.
+    pub phase: String,
+    /// Normal samples that have come since the last one.
+    pub new_samples: usize,
+    /// How much of the phase is done, of `of`.
+    pub done: u64,
+    /// What the phase has to do.
+    pub of: u64,
+    /// About how long the phase will take.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds_left: Option<u64>,
+    /// The version that came of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+    /// Why it was refused or failed, in words for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+/// What is told of a line's models.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelNews {
+    /// How the retraining fares.
+    pub retraining: Option<Retraining>,
+    /// What somebody should look into, by what it is about.
+    pub warnings: BTreeMap<&'static str, String>,
 }
 
 /// One line's health; clones share it.
@@ -145,8 +240,17 @@ struct Inner {
     news: Mutex<ModelNews>,
     threshold: AtomicU32,
     counters: Counters,
+    latencies: Latencies,
     status: Mutex<Status>,
     heartbeats: [Heartbeat; STAGES],
+    queues: [Depth; STAGES],
+}
+
+/// How much waits in front of a stage, as whoever touched the queue last saw it.
+#[derive(Debug, Default)]
+struct Depth {
+    length: AtomicUsize,
+    capacity: AtomicUsize,
 }
 
 /// A line's health at one moment.
@@ -158,6 +262,8 @@ pub struct Snapshot {
     pub since: Timestamp,
     /// When the newest frame was exposed.
     pub last_frame_at: Option<Timestamp>,
+    /// Why the model cannot be run, while it cannot.
+    pub detector_fault: Option<String>,
     /// The model it runs.
     pub model: ModelRef,
     /// What it holds scores against.
@@ -178,6 +284,7 @@ pub(crate) enum Stage {
 }
 
 const STAGES: usize = 4;
+const NAMES: [&str; STAGES] = ["capture", "prepare", "infer", "dispatch"];
 
 #[derive(Debug)]
 struct Heartbeat {
@@ -185,9 +292,20 @@ struct Heartbeat {
     last_ms: AtomicU64,
 }
 
+impl Heartbeat {
+    fn silence(&self) -> Duration {
+        self.epoch.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
+
 impl LineHealth {
     pub(crate) fn new(camera: CameraId, model: ModelRef, threshold: Threshold) -> Self {
-        let status = Status { camera: CameraStatus::Opening, since: Timestamp::now(), last_frame_at: None };
+        let status = Status {
+            camera: CameraStatus::Opening,
+            since: Timestamp::now(),
+            last_frame_at: None,
+            detector_fault: None,
+        };
         let beat = |_| Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) };
         Self(Arc::new(Inner {
             camera,
@@ -195,8 +313,10 @@ impl LineHealth {
             news: Mutex::default(),
             threshold: AtomicU32::new(threshold.0.to_bits()),
             counters: Counters::default(),
+            latencies: Latencies::default(),
             status: Mutex::new(status),
             heartbeats: std::array::from_fn(beat),
+            queues: Default::default(),
         }))
     }
 
@@ -210,13 +330,34 @@ impl LineHealth {
         &self.0.counters
     }
 
+    /// Where its time goes.
+    pub fn latencies(&self) -> &Latencies {
+        &self.0.latencies
+    }
+
+    /// Its queues.
+    pub fn queues(&self) -> [Queue; STAGES] {
+        std::array::from_fn(|i| Queue {
+            stage: NAMES[i],
+            length: self.0.queues[i].length.load(Ordering::Relaxed),
+            capacity: self.0.queues[i].capacity.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Notes what waits in front of a stage, and what fits there.
+    pub(crate) fn queue_holds(&self, stage: Stage, length: usize, capacity: Option<usize>) {
+        let depth = &self.0.queues[stage as usize];
+        depth.length.store(length, Ordering::Relaxed);
+        depth.capacity.store(capacity.unwrap_or_default(), Ordering::Relaxed);
+    }
+
     /// Everything, now.
     pub fn snapshot(&self) -> Snapshot {
-        let Status { camera, since, last_frame_at } = self.status().clone();
+        let Status { camera, since, last_frame_at, detector_fault } = self.status().clone();
         let model = self.judge().model.clone();
         let (threshold, counters) = (self.threshold(), self.0.counters.values());
         let news = self.news().clone();
-        Snapshot { camera, since, last_frame_at, model, threshold, counters, news }
+        Snapshot { camera, since, last_frame_at, detector_fault, model, threshold, counters, news }
     }
 
     /// Has a warning stand among the camera's state, or takes it back.
@@ -271,11 +412,7 @@ impl LineHealth {
 
     /// The stage that has shown no sign of life for longer than `limit`, if there is one.
     pub fn stalled(&self, limit: Duration) -> Option<&'static str> {
-        const NAMES: [&str; STAGES] = ["capture", "prepare", "infer", "dispatch"];
-        let silent = |beat: &Heartbeat| {
-            beat.epoch.elapsed().saturating_sub(Duration::from_millis(beat.last_ms.load(Ordering::Relaxed)))
-        };
-        self.0.heartbeats.iter().position(|beat| silent(beat) > limit).map(|stage| NAMES[stage])
+        self.0.heartbeats.iter().position(|beat| beat.silence() > limit).map(|stage| NAMES[stage])
     }
 
     pub(crate) fn beat(&self, stage: Stage) {
@@ -293,7 +430,12 @@ impl LineHealth {
         self.set(CameraStatus::Up { description });
     }
 
-    pub(crate) fn camera_failed(&self, failure: &CameraError, again_in: Duration) {
+    /// The detector is open, or why it cannot be.
+    pub(crate) fn detector_is(&self, fault: Option<String>) {
+        self.status().detector_fault = fault;
+    }
+
+    pub(crate) fn camera_failed(&self, failure: &dyn Error, again_in: Duration) {
         self.0.counters.camera_failures.increment();
         let why = telemetry::chain(failure);
         warn!(camera = %self.0.camera, error = why, retry_in_ms = again_in.as_millis() as u64, "camera failed");
@@ -312,12 +454,44 @@ impl LineHealth {
     fn set(&self, camera: CameraStatus) {
         let mut status = self.status();
         if status.camera != camera {
-            *status = Status { camera, since: Timestamp::now(), ..*status };
+            status.camera = camera;
+            status.since = Timestamp::now();
         }
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the whole program makes progress, as its watch sees it: noted at every round on which no stage had hung.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Heartbeat>);
+
+impl Progress {
+    /// Progress, just made.
+    pub fn new() -> Self {
+        Self(Arc::new(Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn note(&self) {
+        self.0.last_ms.store(self.0.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago it was last made.
+    pub fn age(&self) -> Duration {
+        self.0.silence()
+    }
+
+    /// How long ago it was first made.
+    pub fn uptime(&self) -> Duration {
+        self.0.epoch.elapsed()
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
