@@ -43,12 +43,15 @@ impl Taken {
     }
 }
 
+/// A folder that samples of one kind are dropped into, and the watch over it while there is one.
+type Folder = (Kind, PathBuf, Option<Box<dyn Camera>>);
+
 /// The intake of one camera.
 pub struct Intake {
     home: Home,
     sight: Sight,
     look_every: Duration,
-    folders: Vec<(Kind, PathBuf, Option<Box<dyn Camera>>)>,
+    folders: Vec<Folder>,
     resizer: Resizer,
 }
 

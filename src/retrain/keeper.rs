@@ -61,13 +61,18 @@ pub struct News {
     pub detail: Option<String>,
 }
 
+/// Makes a model runnable and hands it to the camera's line; says why not.
+pub type Swap = Arc<dyn Fn(&CameraId, CalibratedModel) -> Result<(), String> + Send + Sync>;
+/// Shows how a camera's retraining fares.
+pub type Tell = Arc<dyn Fn(&CameraId, News) + Send + Sync>;
+
 /// What the keeper has others do.
 #[derive(Clone)]
 pub struct Hooks {
-    /// Makes the model runnable and hands it to the camera's line; says why not.
-    pub swap: Arc<dyn Fn(&CameraId, CalibratedModel) -> Result<(), String> + Send + Sync>,
-    /// Shows how a camera's retraining fares.
-    pub tell: Arc<dyn Fn(&CameraId, News) + Send + Sync>,
+    /// Has a line run another version.
+    pub swap: Swap,
+    /// Told of every progress.
+    pub tell: Tell,
     /// The command that retrains a camera, printing JSON lines and ending with this process.
     pub command: Arc<dyn Fn(&CameraId) -> Command + Send + Sync>,
 }

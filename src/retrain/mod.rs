@@ -34,7 +34,7 @@ mod registry_tests;
 pub use error::RetrainError;
 pub use home::Home;
 pub use intake::{Intake, Taken};
-pub use keeper::{Answer, Hooks, Keeper, Keeping, News, Order, Orders};
+pub use keeper::{Answer, Hooks, Keeper, Keeping, News, Order, Orders, Swap, Tell};
 pub use learnt::{Ending, Learnt};
 pub use options::Options;
 pub use recent::Recent;
