@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::frame::{CameraId, Frame, SourceRef};
 
+pub use folder::may_be_a_picture;
 pub use listing::{CameraListing, Mode};
 pub use options::{FolderMode, FolderOptions, Options, SimulatedOptions, V4l2Format, V4l2Options};
 pub use simulated::{

@@ -59,13 +59,13 @@ struct Done<'a> {
 /// There is nothing to learn, something cannot be read, or somebody asked to stop. A version that the gate refuses is
 /// no error: it is what the gate is there for.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    // Before any thread is there: threads inherit what the first one has.
-    step_back();
     if let Some(pid) = args.with_parent {
         end_with(pid).context("cannot watch the process that started this one")?;
     }
     let settings = args.settings.load()?;
     let subject = keeping::subject(models::one(&settings, args.camera.as_ref())?);
+    // Before any thread is there: threads inherit what the first one has.
+    step_back(settings.retrain.idle);
     let threads = settings.retrain.threads;
     // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
     let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -126,10 +126,13 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lowest priority: whoever else wants the processor or the disk goes first.
-fn step_back() {
+/// The lowest priority: whoever else wants the processor goes first, and if `idle`, whoever wants the disk.
+fn step_back(idle: bool) {
     if let Err(error) = rustix::process::nice(19) {
         warn!(%error, "cannot lower the priority; inspection may be slowed down");
+    }
+    if !idle {
+        return;
     }
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the call reads the structure that it is given, and 0 means the calling thread.

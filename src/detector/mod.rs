@@ -13,7 +13,7 @@ pub mod untrained;
 
 use thiserror::Error;
 
-use crate::efficientad::{Architecture, CalibratedModel, maps};
+use crate::efficientad::{Architecture, CalibratedModel, Calibration, maps};
 use crate::frame::{Picture, Region, Size, check_picture_size};
 use crate::imaging::{Grid, Mask};
 use crate::verdict::{Finding, ModelRef, Threshold};
@@ -140,12 +140,13 @@ pub struct Detector {
     engine: Box<dyn Inspector>,
     model: ModelRef,
     threshold: Threshold,
+    calibration: Option<Calibration>,
 }
 
 impl Detector {
     /// A detector that holds the engine's maps against `threshold`.
     pub fn new(engine: Box<dyn Inspector>, model: ModelRef, threshold: Threshold) -> Self {
-        Self { engine, model, threshold }
+        Self { engine, model, threshold, calibration: None }
     }
 
     /// The model, run as `options` say, judging by its own threshold.
@@ -154,7 +155,8 @@ impl Detector {
     /// The options contradict themselves, or the device is not there or has no room.
     pub fn open(model: CalibratedModel, options: &Options) -> Result<Self, OpenError> {
         let engine = open_engine(&model, options)?;
-        Ok(Self::new(engine, model.model_ref(), model.threshold()))
+        let calibration = Some(model.manifest().calibration.clone());
+        Ok(Self { calibration, ..Self::new(engine, model.model_ref(), model.threshold()) })
     }
 
     /// The size of the pictures that [`Detector::inspect`] takes.
@@ -165,6 +167,11 @@ impl Detector {
     /// Who judges.
     pub fn model(&self) -> &ModelRef {
         &self.model
+    }
+
+    /// What the model's normal pictures and scores were like, where that is known.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
     }
 
     /// Scores above it are anomalous.

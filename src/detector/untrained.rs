@@ -53,6 +53,7 @@ fn calibration() -> Calibration {
         count: 0,
         confidence: 0.0,
         held_out,
+        look: None,
     }
 }
 

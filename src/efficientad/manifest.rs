@@ -74,6 +74,30 @@ pub struct HeldOut {
     pub false_positive_rate: f32,
 }
 
+/// Mean and standard deviation of something measured on pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f32,
+    /// The standard deviation.
+    pub std: f32,
+}
+
+/// What held-out normal pictures look like as a whole, at the networks' size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Look {
+    /// Their brightness, 0–255.
+    pub brightness: Spread,
+    /// Their sharpness.
+    pub sharpness: Spread,
+    /// The share of red in their light, in percent.
+    pub red: Spread,
+    /// The share of blue.
+    pub blue: Spread,
+}
+
 /// A threshold, and what stands behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +114,9 @@ pub struct Calibration {
     pub confidence: f64,
     /// Those scores, summed up.
     pub held_out: HeldOut,
+    /// Those pictures, summed up; bundles of earlier programs do not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub look: Option<Look>,
 }
 
 /// `manifest.json`.

@@ -21,7 +21,9 @@ pub use architecture::{Architecture, PdnSize};
 pub use autoencoder::Autoencoder;
 pub use backbone::{Backbone, BackboneError, BackboneKind, Describer};
 pub use bundle::{BundleError, CalibratedModel, TrainedModel, parse_teacher, read_teacher};
-pub use manifest::{Calibration, HeldOut, Manifest, PictureSet, ThresholdMethod, TrainingRecord};
+pub use manifest::{
+    Calibration, HeldOut, Look, Manifest, PictureSet, Spread, ThresholdMethod, TrainingRecord,
+};
 pub use maps::MapQuantiles;
 pub use networks::Networks;
 pub use pdn::Pdn;

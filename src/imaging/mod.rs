@@ -3,6 +3,7 @@
 //! In: [`crate::frame::Pixels`]. Out: [`crate::frame::Picture`], PNG bytes. Pure functions and reusable state, run by
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
+mod appearance;
 mod bayer;
 mod canvas;
 mod decode;
@@ -21,6 +22,7 @@ mod region;
 mod resize;
 mod samples;
 
+pub use appearance::{Appearance, appearance};
 pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
 pub use encode::{evidence_bytes, png};
 pub use fitness::{Bounds, Measured, Unfit};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
+use super::drift::{Drift, Expected};
 use super::part::{Exhibit, Part};
 use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection};
@@ -94,6 +95,7 @@ pub(crate) fn infer(
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut reopen_at = Instant::now();
     let mut slot = slot.clone();
+    let mut drift = watch_drift(&detector, health);
     loop {
         health.beat(Stage::Infer);
         // Waits for both, and takes a detector that waits before a part that waits.
@@ -101,7 +103,10 @@ pub(crate) fn infer(
             recv(from) -> ready => Some(ready),
             recv(slot) -> fresh => {
                 match fresh {
-                    Ok(fresh) => (detector, broken) = (taken_up(fresh, health), None),
+                    Ok(fresh) => {
+                        (detector, broken) = (taken_up(fresh, health), None);
+                        drift = watch_drift(&detector, health);
+                    }
                     Err(_nobody_swaps_any_more) => slot = never(),
                 }
                 None
@@ -112,6 +117,7 @@ pub(crate) fn infer(
         let Ok(Ready { mut part, prepared, since }) = ready else { break };
         if let Ok(fresh) = slot.try_recv() {
             (detector, broken) = (taken_up(fresh, health), None);
+            drift = watch_drift(&detector, health);
         }
         part.timings.queue += milliseconds_since(since);
         if part.is_settled() {
@@ -141,7 +147,13 @@ pub(crate) fn infer(
             catch_unwind(AssertUnwindSafe(|| detector.inspect_visible(input, *viewed, mask.as_deref())));
         part.timings.infer = milliseconds_since(start);
         match result {
-            Ok(Ok(inspection)) => conclude(part, prepared, inspection),
+            Ok(Ok(inspection)) => {
+                let score = inspection.finding.score.0;
+                if let Some(warning) = drift.observe(&prepared.input, score, Instant::now()) {
+                    health.warn_about(DRIFT, warning);
+                }
+                conclude(part, prepared, inspection);
+            }
             Ok(Err(failure)) => {
                 let why = telemetry::chain(&failure);
                 error!(camera = %health.camera(), error = why, "inference failed");
@@ -158,6 +170,19 @@ pub(crate) fn infer(
         }
     }
     health.retire(Stage::Infer);
+}
+
+/// What drift's warning goes by.
+const DRIFT: &str = "drift";
+
+/// A watch over what this detector's model expects, which knows nothing of the model before.
+fn watch_drift(detector: &Detector, health: &LineHealth) -> Drift {
+    health.warn_about(DRIFT, None);
+    Drift::new(detector.calibration().map(|calibration| Expected {
+        look: calibration.look,
+        scores: calibration.held_out.clone(),
+        threshold: detector.threshold(),
+    }))
 }
 
 fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {

@@ -12,6 +12,7 @@
 mod capture;
 mod deadline;
 mod dispatch;
+mod drift;
 mod golden;
 mod inspect;
 mod models;

@@ -17,7 +17,7 @@ use super::files;
 use super::home::Home;
 use super::set::{Added, Candidate, Kind, Sample, SampleSet};
 use super::sight::Sight;
-use crate::camera::{self, Camera, CameraError, FolderOptions, Next};
+use crate::camera::{self, Camera, CameraError, FolderOptions, Next, may_be_a_picture};
 use crate::frame::{Picture, Pixels, Size, SourceRef};
 use crate::imaging::{self, Format, Resizer, View};
 use crate::telemetry::chain;
@@ -43,12 +43,15 @@ impl Taken {
     }
 }
 
+/// A folder that samples of one kind are dropped into, and the watch over it while there is one.
+type Folder = (Kind, PathBuf, Option<Box<dyn Camera>>);
+
 /// The intake of one camera.
 pub struct Intake {
     home: Home,
     sight: Sight,
     look_every: Duration,
-    folders: Vec<(Kind, PathBuf, Option<Box<dyn Camera>>)>,
+    folders: Vec<Folder>,
     resizer: Resizer,
 }
 
@@ -78,6 +81,12 @@ impl Intake {
             }
         }
         Ok(taken)
+    }
+
+    /// Whether files lie there that may be samples.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let mut folders = self.folders.iter().filter_map(|(_, folder, _)| fs::read_dir(folder).ok());
+        folders.any(|mut entries| entries.any(|entry| entry.is_ok_and(|e| may_be_a_picture(&e.file_name()))))
     }
 
     fn next(&mut self, at: usize, wait: Duration) -> Result<Option<Arrival>, RetrainError> {
@@ -326,7 +335,7 @@ mod tests {
             fs::write(drop.home.normal().join(name), picture(width, height, 1)).unwrap();
         }
         assert_eq!(drop.look(), Taken { normal: 2, anomalous: 0, refused: 1 });
-        assert!(drop.why("small.png").contains("too small"));
+        assert!(drop.why("small.png").contains("70x80"));
     }
 
     #[test]

@@ -23,14 +23,18 @@ mod recent;
 mod registry;
 mod report;
 mod retraining;
+mod school;
 mod set;
 mod sight;
 mod trial;
 
+#[cfg(test)]
+mod registry_tests;
+
 pub use error::RetrainError;
 pub use home::Home;
 pub use intake::{Intake, Taken};
-pub use keeper::{Answer, Hooks, Keeper, Keeping, News, Order, Orders};
+pub use keeper::{Answer, Hooks, Keeper, Keeping, News, Order, Orders, Swap, Tell};
 pub use learnt::{Ending, Learnt};
 pub use options::Options;
 pub use recent::Recent;

@@ -1,6 +1,6 @@
 //! `[retrain]`: where samples and versions lie, when a retraining begins, and what a new version must show.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,8 @@ use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 pub struct Options {
     /// Whether the daemon looks after samples and versions at all.
     pub enabled: bool,
-    /// The folder of samples and versions.
+    /// The folder of samples and versions; where it is not named, `retrain` beside the store's.
+    #[serde(skip_serializing_if = "is_not_named")]
     pub path: PathBuf,
     /// New normal samples after which a retraining begins by itself; 0 leaves it to commands.
     pub new_samples: usize,
@@ -26,6 +27,8 @@ pub struct Options {
     pub checkpoint_seconds: u64,
     /// Processor threads that it may use.
     pub threads: usize,
+    /// Whether it runs only when nobody else wants the processor.
+    pub idle: bool,
     /// A folder of pictures of anything else, as for `inspectord train`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<PathBuf>,
@@ -45,13 +48,14 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             enabled: true,
-            path: PathBuf::from("/var/lib/inspectord/retrain"),
+            path: PathBuf::new(),
             new_samples: 20,
             quiet_minutes: 10,
             steps: 300,
             full_steps: 5_000,
             checkpoint_seconds: 60,
             threads: 1,
+            idle: true,
             penalty: None,
             false_positive_rate: FALSE_POSITIVE_RATE,
             margin: 0.05,
@@ -62,7 +66,20 @@ impl Default for Options {
     }
 }
 
+fn is_not_named(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
 impl Options {
+    /// Takes a relative path from `base`, and none from where the store lies.
+    pub fn anchor(&mut self, base: &Path, store: &Path) {
+        self.path =
+            if is_not_named(&self.path) { store.with_file_name("retrain") } else { base.join(&self.path) };
+        if let Some(penalty) = &mut self.penalty {
+            *penalty = base.join(&*penalty);
+        }
+    }
+
     /// All that is wrong: key, and what to do.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -71,11 +88,6 @@ impl Options {
                 faults.push((key.to_owned(), message.to_owned()));
             }
         };
-        unless(
-            !self.path.as_os_str().is_empty(),
-            "path",
-            "is empty: name the folder of samples and versions",
-        );
         unless(self.new_samples <= 100_000, "new_samples", "is out of bounds: give 0 to 100000 samples");
         unless(self.quiet_minutes <= 10_080, "quiet_minutes", "is out of bounds: give 0 to 10080 minutes");
         for (key, steps) in [("steps", self.steps), ("full_steps", self.full_steps)] {
@@ -101,10 +113,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn samples_lie_beside_the_store_unless_the_settings_say_where() {
+        let (base, store) = (Path::new("/etc/inspectord"), Path::new("/var/lib/inspectord/store"));
+        let path = |written: &str| {
+            let mut options = Options { path: written.into(), ..Options::default() };
+            options.anchor(base, store);
+            options.path
+        };
+        assert_eq!(path(""), Path::new("/var/lib/inspectord/retrain"));
+        assert_eq!(path("samples"), Path::new("/etc/inspectord/samples"));
+        assert_eq!(path("/srv/samples"), Path::new("/srv/samples"));
+    }
+
+    #[test]
     fn defaults_are_sound_and_all_faults_are_told_at_once() {
         assert_eq!(Options::default().faults(), []);
         let wrong = Options {
-            path: PathBuf::new(),
             steps: 0,
             threads: 0,
             false_positive_rate: 2.0,
@@ -113,6 +137,6 @@ mod tests {
             ..Options::default()
         };
         let keys: Vec<String> = wrong.faults().into_iter().map(|f| f.0).collect();
-        assert_eq!(keys, ["path", "steps", "threads", "false_positive_rate", "margin", "keep_versions"]);
+        assert_eq!(keys, ["steps", "threads", "false_positive_rate", "margin", "keep_versions"]);
     }
 }

@@ -46,6 +46,10 @@ const SHARE_OF_NEW: f64 = 0.4;
 /// But none more often than this.
 const MOST_REPEATS: usize = 12;
 
+/// How often folders are looked at before it begins, and how many times that for files that are being copied.
+const INTAKE_EVERY: Duration = Duration::from_millis(200);
+const INTAKE_ROUNDS: u32 = 20;
+
 /// A camera whose model can be retrained.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -124,8 +128,7 @@ pub fn run(
     let home = Home::new(&options.path, &subject.camera);
     let _turn = Turn::take(&options.path)?;
     let began = Instant::now();
-    // What lies there finished is taken; what is still being copied is for the next one.
-    Intake::new(&home, &subject.view, Duration::from_millis(200)).look(Duration::from_millis(500))?;
+    take_in(&home, subject)?;
     let registry = Registry::new(&home, &subject.model);
     let active = registry.load_active()?;
     let (plan, set) = plan(job, &home, &active)?;
@@ -158,6 +161,18 @@ pub fn run(
     clear_work(&home)?;
     registry.prune(options.keep_versions)?;
     Ok(Outcome { report, ending })
+}
+
+/// Takes in what lies there finished; what is still being copied is for the next one.
+fn take_in(home: &Home, subject: &Subject) -> Result<(), RetrainError> {
+    let mut intake = Intake::new(home, &subject.view, INTAKE_EVERY);
+    for _ in 0..INTAKE_ROUNDS {
+        intake.look(2 * INTAKE_EVERY)?;
+        if !intake.is_waited_for() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a retraining of `home` was interrupted.

@@ -74,8 +74,7 @@ impl Settings {
 
         let base = sources.base();
         anchor(&base, &mut store.path);
-        anchor(&base, &mut retrain.path);
-        retrain.penalty.iter_mut().for_each(|path| anchor(&base, path));
+        retrain.anchor(&base, &store.path);
         anchor_files(&base, &mut mqtt, &mut faults);
         let models = base.join(&named.models);
         let cameras = camera::read_all(written, &base, &models, &mut faults);
@@ -105,10 +104,13 @@ impl Settings {
     /// [`SettingsError`] with the section's faults; those of other sections do not matter here.
     pub fn load_retrain(sources: &Sources) -> Result<retrain::Options, SettingsError> {
         let (mut root, mut faults) = sources.read()?;
+        let mut store: store::Options = root.section("store", &mut faults).unwrap_or_default();
         let mut retrain: retrain::Options = root.section("retrain", &mut faults).unwrap_or_default();
         faults.add_all("retrain", retrain.faults());
         faults.keep_only("retrain");
-        anchor(&sources.base(), &mut retrain.path);
+        let base = sources.base();
+        anchor(&base, &mut store.path);
+        retrain.anchor(&base, &store.path);
         faults.into_result(sources.describe()).map(|()| retrain)
     }
 }

@@ -9,15 +9,18 @@ use candle_core::Device;
 use super::error::TrainingError;
 use super::threshold::{self, ThresholdError};
 use crate::efficientad::maps::{self, QuantilePair};
-use crate::efficientad::{CalibratedModel, MapQuantiles, Networks, TrainedModel, input};
+use crate::efficientad::{
+    CalibratedModel, Calibration, Look, MapQuantiles, Networks, Spread, TrainedModel, input,
+};
 use crate::frame::Size;
-use crate::imaging::{self, Resizer};
+use crate::imaging::{self, Appearance, Resizer};
 
 /// The raw maps of one picture, and the size at which it is scored.
 struct RawMaps {
     student_teacher: Vec<f32>,
     autoencoder_student: Vec<f32>,
     picture: Size,
+    appearance: Appearance,
 }
 
 /// Calibrates `model` on `held_out` normal pictures for a false-positive `rate` (0–0.5); `tell` hears how many are
@@ -44,7 +47,7 @@ pub fn calibrate(
     let quantiles = quantiles(&all).ok_or(ThresholdError::NoScores)?;
     let [rows, columns] = model.architecture().map_size();
     let scores: Vec<f32> = all.iter().map(|m| score(m, quantiles, rows, columns)).collect();
-    let calibration = threshold::find(&scores, rate)?;
+    let calibration = Calibration { look: look(&all), ..threshold::find(&scores, rate)? };
     Ok(model.calibrate(quantiles, calibration)?)
 }
 
@@ -64,6 +67,7 @@ fn raw_maps(
         student_teacher: student_teacher.flatten_all()?.to_vec1()?,
         autoencoder_student: autoencoder_student.flatten_all()?.to_vec1()?,
         picture: picture.size(),
+        appearance: imaging::appearance(&resized),
     })
 }
 
@@ -76,6 +80,22 @@ fn quantiles(all: &[RawMaps]) -> Option<MapQuantiles> {
     Some(MapQuantiles {
         student_teacher: pair(|m| &m.student_teacher)?,
         autoencoder_student: pair(|m| &m.autoencoder_student)?,
+    })
+}
+
+/// What the pictures look like, on the whole.
+fn look(all: &[RawMaps]) -> Option<Look> {
+    let spread = |value: fn(&Appearance) -> f32| {
+        let values = || all.iter().map(|maps| value(&maps.appearance));
+        let mean = values().sum::<f32>() / all.len() as f32;
+        let variance = values().map(|v| (v - mean).powi(2)).sum::<f32>() / all.len() as f32;
+        Spread { mean, std: variance.sqrt() }
+    };
+    (!all.is_empty()).then(|| Look {
+        brightness: spread(|a| a.brightness),
+        sharpness: spread(|a| a.sharpness),
+        red: spread(|a| a.red),
+        blue: spread(|a| a.blue),
     })
 }
 

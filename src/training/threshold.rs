@@ -79,6 +79,7 @@ pub fn find(scores: &[f32], rate: f64) -> Result<Calibration, ThresholdError> {
         count: n as u64,
         confidence: estimate.confidence,
         held_out: summary(&sorted, threshold),
+        look: None,
     })
 }
 

@@ -63,7 +63,7 @@ impl Box {
                 "[box]\nname = \"floor\"\n\
                  [mqtt]\nhost = \"127.0.0.1\"\nport = {}\nback_off_min_ms = 20\nback_off_max_ms = 200\nstate_seconds = 1\n\
                  [store]\npath = \"store\"\nmin_free_megabytes = 0\n\
-                 [retrain]\npath = \"retrain\"\n{retrain}\n\
+                 [retrain]\npath = \"retrain\"\nidle = false\n{retrain}\n\
                  [[camera]]\nname = \"top\"\nmodel = \"{}\"\nnormals = \"normals\"\n\
                  [camera.source]\nkind = \"folder\"\npath = \"in\"\nlook_every_ms = 20\n",
                 b.broker.port(),

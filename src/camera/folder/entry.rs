@@ -107,6 +107,11 @@ pub(super) fn modified_ns(metadata: &Metadata) -> i64 {
     since.and_then(|age| i64::try_from(age.as_nanos()).ok()).unwrap_or(0)
 }
 
+/// Whether a file of this name is one that a folder camera takes: a picture's, and no temporary file's.
+pub fn may_be_a_picture(file: &OsStr) -> bool {
+    kind(file) == Kind::Picture
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Picture,

@@ -1,0 +1,123 @@
+"""What a retraining is worth: false alarms under another light before and after, and whether defects are still caught.
+
+    python3 benches/retrain.py --program target/release/inspectord --model models/bottle --data bottle --penalty photos
+
+--data is laid out as MVTec AD is, and --model was trained on its train/good. The light is changed by factors on red,
+green and blue. Of train/good, --new pictures under the new light are dropped in, and the others are the camera's
+`normals`; test/ is judged under both lights by the version before and the version after. Needs Pillow. The figures of
+docs/adr/0004-retraining.md were taken with it.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+
+from PIL import Image
+
+SETTINGS = """
+[box]
+name = "bench"
+[mqtt]
+enabled = false
+[store]
+path = "store"
+[retrain]
+path = "retrain"
+steps = {steps}
+threads = {threads}
+idle = {idle}
+false_positive_rate = {rate}
+{penalty}
+[[camera]]
+name = "top"
+model = "{model}"
+normals = "normals"
+[camera.source]
+kind = "folder"
+path = "normals"
+"""
+
+
+def relit(picture, light):
+    bands = picture.convert("RGB").split()
+    return Image.merge("RGB", [band.point(lambda v, f=f: int(v * f)) for band, f in zip(bands, light)])
+
+
+def run(program, *arguments):
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(done.stdout + done.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def alarms(program, model, folder):
+    pictures = sorted(folder.iterdir())
+    verdicts = run(program, "inspect", "--model", model, "--json", *pictures)
+    return sum(verdict["decision"] == "anomalous" for verdict in verdicts), len(pictures)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--program", type=pathlib.Path, required=True)
+    options.add_argument("--model", type=pathlib.Path, required=True)
+    options.add_argument("--data", type=pathlib.Path, required=True)
+    options.add_argument("--penalty", type=pathlib.Path)
+    options.add_argument("--new", type=int, default=20)
+    options.add_argument("--most", type=int, default=60, help="pictures of each kind to judge")
+    options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--busy", action="store_true", help="take more than idle time")
+    options.add_argument("--rate", type=float, default=0.001)
+    options.add_argument("--light", type=float, nargs=3, default=[0.95, 0.87, 0.76])
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        normals, samples = root / "normals", root / "retrain/top/samples/normal"
+        normals.mkdir()
+        samples.mkdir(parents=True)
+        good = sorted((given.data / "train/good").iterdir())
+        every = len(good) // given.new
+        for at, path in enumerate(good):
+            if at % every == 0 and at // every < given.new:
+                relit(Image.open(path), given.light).save(samples / (path.stem + ".png"))
+            else:
+                (normals / path.name).symlink_to(path.resolve())
+        tests = []
+        for kind in sorted((given.data / "test").iterdir()):
+            for name, light in [("as it was", None), ("new light", given.light)]:
+                to = root / "test" / name / kind.name
+                to.mkdir(parents=True)
+                for path in sorted(kind.iterdir())[: given.most]:
+                    picture = Image.open(path).convert("RGB")
+                    (relit(picture, light) if light else picture).save(to / (path.stem + ".png"))
+                tests.append((name, kind.name, to))
+        settings = root / "inspectord.toml"
+        penalty = f'penalty = "{given.penalty.resolve()}"' if given.penalty else ""
+        settings.write_text(
+            SETTINGS.format(
+                steps=given.steps,
+                threads=given.threads,
+                idle=str(not given.busy).lower(),
+                rate=given.rate,
+                penalty=penalty,
+                model=given.model.resolve(),
+            )
+        )
+        before = [alarms(given.program, given.model, to) for _, _, to in tests]
+        began = time.monotonic()
+        done = run(given.program, "retrain", "--config", settings, "--json")[-1]
+        minutes = (time.monotonic() - began) / 60
+        after_model = root / "retrain/top/versions" / done["report"]["version"]
+        after = [alarms(given.program, after_model, to) for _, _, to in tests]
+        print(f"{done['ending']} after {minutes:.1f} minutes")
+        for check in done["report"]["checks"]:
+            print(f"  {'+' if check['passed'] else '-'} {check['name']}: {check['words']}")
+        print("light       kind                  alarms before  after")
+        for (name, kind, _), (a, of), (b, _) in zip(tests, before, after):
+            print(f"{name:<11} {kind:<20} {a:>6} of {of:<4} {b:>6}")
+
+
+main()

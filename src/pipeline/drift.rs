@@ -1,0 +1,182 @@
+//! Drift: whether a line's pictures still look like those that its model learnt from, told before false alarms start.
+//!
+//! In: pictures as the networks see them, with their scores, one a second at most. Out: a warning, or that it is over.
+//! Owned by the infer thread; costs a fraction of a millisecond a second. Models that were calibrated before it was
+//! recorded what their pictures look like warn by their scores alone. Not here: whether one picture can be judged
+//! (`imaging::fitness`).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::efficientad::{HeldOut, Look, Spread};
+use crate::frame::Picture;
+use crate::imaging::{Appearance, appearance};
+use crate::verdict::Threshold;
+
+/// The least time between two pictures that count.
+const EVERY: Duration = Duration::from_secs(1);
+/// Pictures that the running mean is taken over: a minute of a line that does not rest.
+const WINDOW: usize = 60;
+/// Standard deviations by which the mean may be off; a warning is taken back at two thirds of it.
+const LIMIT: f32 = 3.0;
+const RELEASE: f32 = 2.0;
+/// Spreads are at least this, or this share of the mean, whichever is more: a line under perfect light is no reason to
+/// warn of a grey level.
+const LEAST_SPREAD: f32 = 0.3;
+const LEAST_SHARE: f32 = 0.015;
+
+/// What a model's normal pictures and scores were like.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Expected {
+    pub(crate) look: Option<Look>,
+    pub(crate) scores: HeldOut,
+    pub(crate) threshold: Threshold,
+}
+
+/// What a line's pictures were like lately.
+#[derive(Debug)]
+pub(crate) struct Drift {
+    expected: Option<Expected>,
+    seen: VecDeque<(Appearance, f32)>,
+    last: Option<Instant>,
+    warned: bool,
+}
+
+impl Drift {
+    pub(crate) fn new(expected: Option<Expected>) -> Self {
+        Self { expected, seen: VecDeque::with_capacity(WINDOW), last: None, warned: false }
+    }
+
+    /// Takes a picture into account if one is due; tells when the warning changes: its words, or that it is over.
+    pub(crate) fn observe(&mut self, picture: &Picture, score: f32, now: Instant) -> Option<Option<String>> {
+        if self.expected.is_none() || self.last.is_some_and(|last| now.duration_since(last) < EVERY) {
+            return None;
+        }
+        self.last = Some(now);
+        if self.seen.len() == WINDOW {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((appearance(picture), score));
+        if self.seen.len() < WINDOW {
+            return None;
+        }
+        let complaints = self.complaints(if self.warned { RELEASE } else { LIMIT });
+        let warn = !complaints.is_empty();
+        let changed = warn != self.warned;
+        self.warned = warn;
+        changed.then(|| {
+            warn.then(|| {
+                format!(
+                    "the line no longer looks as its model learnt it: {}; look at light, lens and position, or retrain",
+                    complaints.join(", ")
+                )
+            })
+        })
+    }
+
+    fn complaints(&self, limit: f32) -> Vec<String> {
+        let Some(Expected { look, scores, threshold }) = &self.expected else { return Vec::new() };
+        let mean = |value: fn(&(Appearance, f32)) -> f32| {
+            self.seen.iter().map(value).sum::<f32>() / self.seen.len() as f32
+        };
+        let mut complaints = Vec::new();
+        if let Some(look) = look {
+            for (name, now, expected) in [
+                ("brightness", mean(|s| s.0.brightness), look.brightness),
+                ("sharpness", mean(|s| s.0.sharpness), look.sharpness),
+                ("the share of red", mean(|s| s.0.red), look.red),
+                ("the share of blue", mean(|s| s.0.blue), look.blue),
+            ] {
+                let Spread { mean, std } = expected;
+                let spread = std.max(LEAST_SPREAD).max(LEAST_SHARE * mean.abs());
+                if (now - mean).abs() > limit * spread {
+                    complaints.push(format!("{name} is {now:.1} instead of {mean:.1}"));
+                }
+            }
+        }
+        // Half-way from the usual score to the threshold, good parts begin to cross it.
+        let (now, room) = (mean(|s| s.1), threshold.0 - scores.mean);
+        if room > 0.0 && now > scores.mean + room * limit / (2.0 * LIMIT) {
+            complaints.push(format!("scores are {now:.3} instead of {:.3} on average", scores.mean));
+        }
+        complaints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Size;
+
+    fn picture(rgb: [u8; 3]) -> Picture {
+        Picture::new(Size::new(8, 8), rgb.repeat(64)).unwrap()
+    }
+
+    fn expected() -> Expected {
+        let spread = |mean, std| Spread { mean, std };
+        let third = spread(100.0 / 3.0, 0.1);
+        Expected {
+            look: Some(Look {
+                brightness: spread(100.0, 1.0),
+                sharpness: spread(0.0, 0.0),
+                red: third,
+                blue: third,
+            }),
+            scores: HeldOut {
+                mean: 0.2,
+                std: 0.05,
+                min: 0.1,
+                median: 0.2,
+                max: 0.3,
+                false_positive_rate: 0.0,
+            },
+            threshold: Threshold(0.6),
+        }
+    }
+
+    /// Shows `count` pictures, one a second; gives what was told.
+    fn show(
+        drift: &mut Drift,
+        rgb: [u8; 3],
+        score: f32,
+        count: usize,
+        from: &mut Instant,
+    ) -> Vec<Option<String>> {
+        let picture = picture(rgb);
+        let tell = |_| {
+            *from += EVERY;
+            drift.observe(&picture, score, *from)
+        };
+        (0..count).filter_map(tell).collect()
+    }
+
+    #[test]
+    fn a_change_of_light_is_told_once_and_taken_back_when_it_is_over() {
+        let (mut drift, mut now) = (Drift::new(Some(expected())), Instant::now());
+        assert_eq!(show(&mut drift, [100; 3], 0.2, 2 * WINDOW, &mut now), []);
+        let told = show(&mut drift, [90; 3], 0.2, 2 * WINDOW, &mut now);
+        assert!(told.len() == 1 && told[0].as_ref().unwrap().contains("brightness is"), "{told:?}");
+        assert_eq!(show(&mut drift, [100; 3], 0.2, 2 * WINDOW, &mut now), [None]);
+        let told = show(&mut drift, [110, 100, 80], 0.2, 2 * WINDOW, &mut now);
+        assert!(told[0].as_ref().unwrap().contains("share of blue"), "{told:?}");
+    }
+
+    #[test]
+    fn rising_scores_are_told_before_they_reach_the_threshold() {
+        let without_look = Expected { look: None, ..expected() };
+        let (mut drift, mut now) = (Drift::new(Some(without_look)), Instant::now());
+        assert_eq!(show(&mut drift, [9; 3], 0.35, WINDOW, &mut now), []);
+        let told = show(&mut drift, [9; 3], 0.45, WINDOW, &mut now);
+        assert!(told[0].as_ref().unwrap().contains("scores are"), "{told:?}");
+    }
+
+    #[test]
+    fn pictures_between_two_that_are_due_cost_nothing() {
+        let (mut drift, now) = (Drift::new(Some(expected())), Instant::now());
+        for _ in 0..5 * WINDOW {
+            assert_eq!(drift.observe(&picture([9; 3]), 0.0, now), None);
+        }
+        assert_eq!(drift.seen.len(), 1);
+        assert_eq!(Drift::new(None).observe(&picture([9; 3]), 0.0, now), None);
+    }
+}
