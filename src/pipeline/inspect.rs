@@ -13,7 +13,8 @@ use tracing::{error, warn};
 use super::backoff::Backoff;
 use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
-use crate::detector::{Detector, Inspection};
+use crate::detector::{Detector, Inspection, InspectorError};
+use crate::frame::Frame;
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
@@ -23,7 +24,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// A part whose picture is ready for the networks.
 pub(crate) struct Ready {
     part: Part,
-    prepared: Prepared,
+    /// One for each of its frames.
+    views: Vec<Prepared>,
     since: Instant,
 }
 
@@ -39,28 +41,52 @@ pub(crate) fn prepare(
         if part.is_settled() {
             continue;
         }
-        let Some(pixels) = part.pixels() else {
-            part.give_up(Reason::Internal, "a part without a frame reached the prepare stage: this is a bug");
-            continue;
-        };
         let start = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels))) {
-            Ok(Ok(prepared)) => {
+        match prepare_views(&mut preparation, part.frames()) {
+            Ok(views) => {
                 part.timings.prepare = milliseconds_since(start);
-                pass_on(Ready { part, prepared, since: Instant::now() }, to, health);
+                pass_on(Ready { part, views, since: Instant::now() }, to, health);
             }
-            Ok(Err(failure)) => {
-                warn!(camera = %health.camera(), error = telemetry::chain(&failure), "picture refused");
-                part.give_up(Reason::Camera, telemetry::chain(&failure));
-            }
-            Err(panic) => {
-                let message = panic_message(panic.as_ref());
-                error!(camera = %health.camera(), panic = message, "preparing a picture panicked");
-                part.give_up(Reason::Internal, format!("preparing the picture panicked: {message}"));
+            Err(Unprepared { view, reason, detail }) => {
+                match reason {
+                    Reason::Internal => {
+                        error!(camera = %health.camera(), detail, "preparing a picture failed")
+                    }
+                    _ => warn!(camera = %health.camera(), error = detail, "picture refused"),
+                }
+                part.give_up_at(view, reason, detail);
             }
         }
     }
     health.retire(Stage::Prepare);
+}
+
+/// Why a part's pictures were not made fit.
+struct Unprepared {
+    view: usize,
+    reason: Reason,
+    detail: String,
+}
+
+fn prepare_views(preparation: &mut Preparation, frames: &[Frame]) -> Result<Vec<Prepared>, Unprepared> {
+    if frames.is_empty() {
+        let detail = "a part without a frame reached the prepare stage: this is a bug".into();
+        return Err(Unprepared { view: 0, reason: Reason::Internal, detail });
+    }
+    let mut views = Vec::with_capacity(frames.len());
+    for (view, frame) in frames.iter().enumerate() {
+        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(&frame.pixels))) {
+            Ok(Ok(prepared)) => views.push(prepared),
+            Ok(Err(failure)) => {
+                return Err(Unprepared { view, reason: Reason::Camera, detail: telemetry::chain(&failure) });
+            }
+            Err(panic) => {
+                let detail = format!("preparing the picture panicked: {}", panic_message(panic.as_ref()));
+                return Err(Unprepared { view, reason: Reason::Internal, detail });
+            }
+        }
+    }
+    Ok(views)
 }
 
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
@@ -92,7 +118,7 @@ pub(crate) fn infer(
     let mut broken: Option<String> = None;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut reopen_at = Instant::now();
-    while let Some(Ready { mut part, prepared, since }) = next(from, health, Stage::Infer) {
+    while let Some(Ready { mut part, views, since }) = next(from, health, Stage::Infer) {
         part.timings.queue += milliseconds_since(since);
         if part.is_settled() {
             continue;
@@ -115,12 +141,10 @@ pub(crate) fn infer(
         }
         detector.set_threshold(health.threshold());
         let start = Instant::now();
-        let Prepared { input, viewed, mask, .. } = &prepared;
-        let result =
-            catch_unwind(AssertUnwindSafe(|| detector.inspect_visible(input, *viewed, mask.as_deref())));
+        let result = catch_unwind(AssertUnwindSafe(|| inspect_views(&mut detector, &views)));
         part.timings.infer = milliseconds_since(start);
         match result {
-            Ok(Ok(inspection)) => conclude(part, prepared, inspection),
+            Ok(Ok((worst, inspection))) => conclude(part, views, worst, inspection),
             Ok(Err(failure)) => {
                 let why = telemetry::chain(&failure);
                 error!(camera = %health.camera(), error = why, "inference failed");
@@ -138,10 +162,23 @@ pub(crate) fn infer(
     health.retire(Stage::Infer);
 }
 
-fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
+/// The worst of a part's views decides for the part.
+fn inspect_views(detector: &mut Detector, views: &[Prepared]) -> Result<(usize, Inspection), InspectorError> {
+    let mut worst: Option<(usize, Inspection)> = None;
+    for (view, Prepared { input, viewed, mask, .. }) in views.iter().enumerate() {
+        let inspection = detector.inspect_visible(input, *viewed, mask.as_deref())?;
+        let worse = |(_, so_far): &(usize, Inspection)| inspection.finding.score > so_far.finding.score;
+        if worst.as_ref().is_none_or(worse) {
+            worst = Some((view, inspection));
+        }
+    }
+    Ok(worst.expect("a part has at least one view: this is a bug"))
+}
+
+fn conclude(part: Part, mut views: Vec<Prepared>, view: usize, inspection: Inspection) {
     let Inspection { finding, map } = inspection;
-    let map = Some((map, prepared.viewed));
-    let exhibit = Exhibit { pixels: None, captured: Some(prepared.captured), map };
+    let Prepared { captured, viewed, .. } = views.swap_remove(view);
+    let exhibit = Exhibit { view, pixels: None, captured: Some(captured), map: Some((map, viewed)) };
     part.conclude(Outcome::Inspected(finding), exhibit);
 }
 

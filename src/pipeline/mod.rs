@@ -13,12 +13,14 @@ mod backoff;
 mod capture;
 mod deadline;
 mod dispatch;
+mod expose;
 mod health;
 mod inspect;
 mod options;
 mod part;
 mod requests;
 mod service;
+mod timer;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -36,7 +38,7 @@ use self::dispatch::Listeners;
 pub use self::dispatch::{Observer, Recorded};
 pub use self::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 pub use self::inspect::{BoxedError, OpenDetector};
-pub use self::options::{CaptureMode, WhenFull};
+pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
@@ -65,6 +67,8 @@ pub struct LinePlan {
     pub view: View,
     /// What makes it inspect.
     pub mode: CaptureMode,
+    /// How many frames a triggered part takes.
+    pub views: Views,
     /// The deadline of triggers that state none.
     pub deadline: Option<Duration>,
     /// Opens its detector.
@@ -109,7 +113,7 @@ pub enum TriggerError {
     #[error("there is no camera `{0}` in this box's settings")]
     UnknownCamera(CameraId),
     /// The line does not wait for triggers.
-    #[error("camera `{0}` runs free; set its `trigger` to \"software\" to inspect on request")]
+    #[error("camera `{0}` takes no triggers; set its `trigger` to \"software\" to inspect on request")]
     NotTriggered(CameraId),
     /// The program is on its way out.
     #[error("the program is being stopped")]
@@ -156,7 +160,7 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, view, mode, deadline, mut open_detector } = plan;
+        let LinePlan { camera, source, view, mode, views, deadline, mut open_detector } = plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let own_threshold = detector.threshold();
@@ -173,6 +177,7 @@ impl Pipeline {
             camera: camera.clone(),
             source,
             mode,
+            views,
             judged: {
                 let (store, camera) = (self.store.clone(), camera.clone());
                 Box::new(move || store.sources(&camera))

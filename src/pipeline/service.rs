@@ -386,6 +386,9 @@ fn state(snapshot: Snapshot) -> CameraState {
             ok: counters.ok,
             anomalous: counters.anomalous,
             uninspected,
+            missed_frames: counters.missed_frames,
+            incomplete_frames: counters.incomplete_frames,
+            missing_packets: counters.missing_packets,
         },
         last_frame_at,
     }

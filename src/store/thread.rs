@@ -136,7 +136,8 @@ impl Writer {
             };
             let trigger = Some(trigger);
             let timings = Timings::default();
-            let judgement = Judgement { camera, captured_at, outcome, timings, trigger, source: None };
+            let judgement =
+                Judgement { camera, captured_at, outcome, timings, trigger, views: None, source: None };
             self.number(judgement, None, Some(ticket), None);
         }
     }
@@ -347,7 +348,13 @@ fn readable(verdict: Verdict) -> Verdict {
     });
     let detail = format!("the judgement could not be recorded: {fault}");
     let outcome = Outcome::Uninspected { reason: Reason::Internal, detail };
-    let judgement =
-        Judgement { outcome, timings: Timings::default(), trigger, source: None, ..verdict.judgement };
+    let judgement = Judgement {
+        outcome,
+        timings: Timings::default(),
+        trigger,
+        views: None,
+        source: None,
+        ..verdict.judgement
+    };
     Verdict { judgement, ..verdict }
 }
