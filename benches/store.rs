@@ -33,6 +33,7 @@ fn request(n: u32, picture: Option<&[u8]>) -> RecordRequest {
         }),
         timings: Timings::default(),
         trigger: None,
+        views: None,
         source: None,
     };
     let evidence = picture.map(|picture| Evidence {

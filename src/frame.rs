@@ -269,6 +269,17 @@ pub struct Frame {
     pub planted: Option<Planted>,
 }
 
+/// What a camera sent, or counted, and nobody received as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Frames that the camera counted and that never arrived.
+    pub missed_frames: u64,
+    /// Frames that arrived in part.
+    pub incomplete_frames: u64,
+    /// Network packets that never arrived, not even when they were asked for again.
+    pub missing_packets: u64,
+}
+
 /// The truth about a simulated part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Planted {

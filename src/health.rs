@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::frame::CameraId;
+use crate::frame::{CameraId, Frame, Losses};
 use crate::telemetry::{self, Counter, Histogram};
 use crate::verdict::{Decision, ModelRef, Reason, Threshold, Timings};
 
@@ -45,6 +45,12 @@ pub struct Counters {
     pub uninspected_internal: Counter,
     /// Times the camera was lost or could not be opened.
     pub camera_failures: Counter,
+    /// Frames that the camera counted and that never arrived.
+    pub missed_frames: Counter,
+    /// Frames that arrived in part.
+    pub incomplete_frames: Counter,
+    /// Network packets of the camera that never arrived.
+    pub missing_packets: Counter,
     /// Times the inference stage was restarted after a panic.
     pub inference_restarts: Counter,
     /// Verdicts that the store refused although it had been asked again and again; always 0 on a healthy disk.
@@ -66,6 +72,9 @@ pub struct CounterValues {
     pub uninspected_model: u64,
     pub uninspected_internal: u64,
     pub camera_failures: u64,
+    pub missed_frames: u64,
+    pub incomplete_frames: u64,
+    pub missing_packets: u64,
     pub inference_restarts: u64,
     pub unrecorded: u64,
 }
@@ -85,6 +94,9 @@ impl Counters {
             uninspected_model: self.uninspected_model.get(),
             uninspected_internal: self.uninspected_internal.get(),
             camera_failures: self.camera_failures.get(),
+            missed_frames: self.missed_frames.get(),
+            incomplete_frames: self.incomplete_frames.get(),
+            missing_packets: self.missing_packets.get(),
             inference_restarts: self.inference_restarts.get(),
             unrecorded: self.unrecorded.get(),
         }
@@ -447,8 +459,19 @@ impl LineHealth {
         self.set(CameraStatus::Ended);
     }
 
-    pub(crate) fn frame_exposed(&self, at: Timestamp) {
-        self.status().last_frame_at = Some(at);
+    pub(crate) fn frames_exposed(&self, frames: &[Frame]) {
+        if let Some(last) = frames.last() {
+            self.status().last_frame_at = Some(last.captured_at);
+        }
+    }
+
+    /// Counts what an open camera lost beyond `known`, which it renews.
+    pub(crate) fn camera_lost_frames(&self, now: Losses, known: &mut Losses) {
+        let counters = self.counters();
+        counters.missed_frames.add(now.missed_frames.saturating_sub(known.missed_frames));
+        counters.incomplete_frames.add(now.incomplete_frames.saturating_sub(known.incomplete_frames));
+        counters.missing_packets.add(now.missing_packets.saturating_sub(known.missing_packets));
+        *known = now;
     }
 
     fn set(&self, camera: CameraStatus) {

@@ -168,6 +168,15 @@ pub struct Trigger {
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The views of a part that was judged by several pictures together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Views {
+    /// How many there were.
+    pub count: u32,
+    /// Which of them, from 1, score, places, time and evidence belong to: the worst.
+    pub shown: u32,
+}
+
 /// What the pipeline concluded about one part, before it has a place in the record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
@@ -181,6 +190,8 @@ pub struct Judgement {
     pub timings: Timings,
     /// The trigger that asked for it, if one did.
     pub trigger: Option<Trigger>,
+    /// Its views, where it was judged by more than one.
+    pub views: Option<Views>,
     /// Where the frame can be met again, if it can.
     pub source: Option<SourceRef>,
 }
@@ -237,6 +248,8 @@ struct WireVerdict {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trigger: Option<Trigger>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    views: Option<Views>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<SourceRef>,
 }
 
@@ -268,6 +281,7 @@ impl From<Verdict> for WireVerdict {
             evidence: v.evidence,
             timings_ms: j.timings,
             trigger: j.trigger,
+            views: j.views,
             source: j.source,
         };
         if let Some(f) = finding {
@@ -314,6 +328,7 @@ impl TryFrom<WireVerdict> for Verdict {
             outcome,
             timings: w.timings_ms,
             trigger: w.trigger,
+            views: w.views,
             source: w.source,
         };
         Ok(Self { id: w.id, box_name: w.box_name, sequence: w.sequence, judgement, evidence: w.evidence })
@@ -338,6 +353,7 @@ pub(crate) mod tests {
             }),
             timings: Timings::default(),
             trigger: None,
+            views: None,
             source: None,
         }
     }
@@ -358,6 +374,16 @@ pub(crate) mod tests {
             let json = serde_json::to_string(&verdict).unwrap();
             assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict, "{json}");
         }
+    }
+
+    #[test]
+    fn views_stand_on_the_wire_only_where_there_are_several() {
+        let mut burst = verdict(judgement("top", 0.75).outcome);
+        assert!(!serde_json::to_string(&burst).unwrap().contains("views"));
+        burst.judgement.views = Some(Views { count: 3, shown: 2 });
+        let json = serde_json::to_string(&burst).unwrap();
+        assert!(json.contains(r#""views":{"count":3,"shown":2}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), burst);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can be listed of a box's cameras: their names and their modes.
 //!
-//! Plain data, also in builds that cannot open any. Not here: finding them (`v4l2`), showing them (`cli`).
+//! Plain data, also in builds that cannot open any. Not here: finding them (`v4l2`, `genicam`), showing them (`cli`).
 
 use serde::Serialize;
 
@@ -8,16 +8,29 @@ use super::V4l2Format;
 use super::options::size_text_required;
 use crate::frame::Size;
 
+/// Which kind of source a listed camera is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraKind {
+    /// Video4Linux.
+    V4l2,
+    /// GigE Vision or USB3 Vision.
+    Genicam,
+}
+
 /// A camera that can be opened.
 #[derive(Debug, Clone, Serialize)]
 pub struct CameraListing {
-    /// What to write as `device`: a name that stays the same when cameras are replugged, where there is one.
+    /// What to write as `kind`.
+    pub kind: CameraKind,
+    /// What to write as `device`, or as `camera` of a genicam one: a name that stays the same when cameras are
+    /// replugged, where there is one.
     pub device: String,
-    /// The device file behind it, now.
+    /// The device file or the address behind it, now.
     pub node: String,
     /// What it calls itself.
     pub name: String,
-    /// What it can deliver.
+    /// What it can deliver; not asked of genicam cameras, which must be opened for that.
     pub modes: Vec<Mode>,
     /// Why it cannot be used, if it cannot.
     pub problem: Option<String>,

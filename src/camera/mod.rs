@@ -3,6 +3,8 @@
 //! A camera is owned by one capture thread. Not here: decoding (`imaging`), retries, queues and verdicts (`pipeline`).
 
 mod folder;
+#[cfg(feature = "genicam")]
+mod genicam;
 mod listing;
 mod options;
 mod pace;
@@ -16,11 +18,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::frame::{CameraId, Frame, SourceRef};
+use crate::frame::{CameraId, Frame, Losses, SourceRef};
 
 pub use folder::may_be_a_picture;
-pub use listing::{CameraListing, Mode};
-pub use options::{FolderMode, FolderOptions, Options, SimulatedOptions, V4l2Format, V4l2Options};
+pub use listing::{CameraKind, CameraListing, Mode};
+pub use options::{
+    Exposure, FeatureValue, Features, FolderMode, FolderOptions, GenicamOptions, Options, SimulatedOptions,
+    V4l2Format, V4l2Options, WhiteBalance,
+};
 pub use simulated::{
     DATASET_FIRST, DatasetCounts, DatasetError, DefectKind, defective_part, normal_part, part, write_dataset,
 };
@@ -102,6 +107,19 @@ pub trait Camera: Send {
     /// [`CameraError::BadFrame`] spoils one frame only, and that frame gets a verdict of its own; after an error
     /// that [`CameraError::needs_reopening`], open the camera again.
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError>;
+
+    /// Asks for an exposure now, where the camera waits to be asked; others expose by themselves.
+    ///
+    /// # Errors
+    /// [`CameraError::Lost`] if it cannot be asked.
+    fn expose(&mut self) -> Result<(), CameraError> {
+        Ok(())
+    }
+
+    /// What was lost between the sensor and this program since the camera was opened.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
 }
 
 /// Opens the camera `id` as its settings say. `seen` are the files that were judged before a restart; a folder skips
@@ -120,25 +138,39 @@ pub fn open(
         #[cfg(feature = "v4l2")]
         Options::V4l2(options) => Ok(Box::new(v4l2::V4l2Camera::open(id, options)?)),
         #[cfg(not(feature = "v4l2"))]
-        Options::V4l2(options) => Err(without_v4l2(&options.device)),
+        Options::V4l2(options) => Err(without(&options.device, "v4l2")),
+        #[cfg(feature = "genicam")]
+        Options::Genicam(options) => Ok(Box::new(genicam::GenicamCamera::open(id, options)?)),
+        #[cfg(not(feature = "genicam"))]
+        Options::Genicam(options) => Err(without(&options.camera, "genicam")),
     }
 }
 
-/// The V4L2 cameras of this box.
-///
-/// # Errors
-/// [`CameraError::Unusable`] where the program was built without them.
-pub fn list() -> Result<Vec<CameraListing>, CameraError> {
+/// The cameras of this box and of its networks that this program was built for; asking networks takes a second.
+pub fn list() -> Vec<CameraListing> {
+    #[cfg_attr(not(any(feature = "v4l2", feature = "genicam")), expect(unused_mut))]
+    let mut listings = Vec::new();
     #[cfg(feature = "v4l2")]
-    return Ok(v4l2::list());
-    #[cfg(not(feature = "v4l2"))]
-    return Err(without_v4l2("V4L2"));
+    listings.extend(v4l2::list());
+    #[cfg(feature = "genicam")]
+    listings.extend(genicam::list());
+    listings
 }
 
-#[cfg(not(feature = "v4l2"))]
-fn without_v4l2(name: &str) -> CameraError {
+/// The kinds of hardware that this program was built for.
+pub const HARDWARE: &[&str] = &[
+    #[cfg(feature = "v4l2")]
+    "v4l2",
+    #[cfg(feature = "genicam")]
+    "genicam",
+];
+
+#[cfg(not(all(feature = "v4l2", feature = "genicam")))]
+fn without(name: &str, feature: &str) -> CameraError {
     CameraError::Unusable {
         name: name.to_owned(),
-        message: "this program was built without V4L2 cameras: build it with `--features v4l2`".into(),
+        message: format!(
+            "this program was built without {feature} cameras: build it with `--features {feature}`"
+        ),
     }
 }

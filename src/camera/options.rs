@@ -3,11 +3,15 @@
 //! In: the `[camera.source]` table. Out: faults by key path. Not here: opening anything, the camera's name, model and
 //! trigger (`settings`).
 
+mod genicam;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Size, check_picture_size};
+
+pub use genicam::{Exposure, FeatureValue, Features, GenicamOptions, WhiteBalance};
 
 /// The most frames a second that may be asked for; beyond it a wish is a typing error.
 pub(super) const MAX_RATE: f64 = 10_000.0;
@@ -20,6 +24,8 @@ pub enum Options {
     Folder(FolderOptions),
     /// A webcam or capture card of this box.
     V4l2(V4l2Options),
+    /// A GigE Vision or USB3 Vision camera.
+    Genicam(GenicamOptions),
     /// A drawn production line, for the demo and for tests.
     Simulated(SimulatedOptions),
 }
@@ -134,9 +140,19 @@ impl Default for SimulatedOptions {
 }
 
 impl Options {
+    /// Whether frames come from it by themselves; one that exposes on request needs a trigger for each.
+    pub fn delivers_unasked(&self) -> bool {
+        !matches!(self, Self::Genicam(GenicamOptions { expose: Exposure::Software, .. }))
+    }
+
+    /// Whether every frame is a part of its own, since a signal of the line exposed it.
+    pub fn exposes_by_line(&self) -> bool {
+        matches!(self, Self::Genicam(GenicamOptions { expose: Exposure::Line(_), .. }))
+    }
+
     /// Whether frames come from hardware: what is not taken now is gone, and no two are alike.
     pub fn is_live(&self) -> bool {
-        matches!(self, Self::V4l2(_))
+        matches!(self, Self::V4l2(_) | Self::Genicam(_))
     }
 
     /// Every fault, as the key's path inside the section and what is wrong with it.
@@ -145,6 +161,7 @@ impl Options {
         match self {
             Self::Folder(o) => o.check(&mut faults),
             Self::V4l2(o) => o.check(&mut faults),
+            Self::Genicam(o) => o.check(&mut faults),
             Self::Simulated(o) => o.check(&mut faults),
         }
         faults.0
@@ -163,6 +180,12 @@ impl Faults {
     fn rate(&mut self, rate: f64) {
         self.unless((0.0..=MAX_RATE).contains(&rate), "rate", || {
             format!("{rate} is no rate: give frames per second, 0 to {MAX_RATE}; 0 means no limit")
+        });
+    }
+
+    fn stall(&mut self, stall_ms: u64) {
+        self.unless((200..=600_000).contains(&stall_ms), "stall_ms", || {
+            format!("{stall_ms} is out of bounds: give 200 to 600000 milliseconds")
         });
     }
 }
@@ -191,9 +214,7 @@ impl V4l2Options {
             faults.unless(false, "size", || e.to_string());
         }
         faults.rate(self.rate);
-        faults.unless((200..=600_000).contains(&self.stall_ms), "stall_ms", || {
-            format!("{} is out of bounds: give 200 to 600000 milliseconds", self.stall_ms)
-        });
+        faults.stall(self.stall_ms);
     }
 }
 

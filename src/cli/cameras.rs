@@ -7,13 +7,13 @@ use std::io::{self, Write};
 
 use crate::camera::{self, CameraListing};
 
-/// Lists the V4L2 cameras of this box and their modes.
+/// Lists the cameras that can be opened: V4L2 with their modes, and GigE Vision and USB3 Vision.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What stands at the beginning of a line goes into the settings:
   [camera.source]
-  kind = \"v4l2\"
-  device = \"/dev/v4l/by-id/…\"
+  kind = \"v4l2\"                         kind = \"genicam\"
+  device = \"/dev/v4l/by-id/…\"           camera = \"SERIAL\"
 
 Folders (kind = \"folder\") and the simulated line (kind = \"simulated\") can be opened anywhere and are not listed.")]
 pub struct Args {
@@ -24,7 +24,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let cameras = camera::list()?;
+    let cameras = camera::list();
     let text = if args.json { format!("{}\n", serde_json::to_string(&cameras)?) } else { table(&cameras) };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
@@ -32,13 +32,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// A paragraph for each camera, with a line for each format and size.
 fn table(cameras: &[CameraListing]) -> String {
     if cameras.is_empty() {
-        return "No V4L2 camera is connected, or this program may not see it: a container needs its device passed in.\n".into();
+        let built = match camera::HARDWARE {
+            [] => "no kind of hardware".to_owned(),
+            kinds => kinds.join(" and "),
+        };
+        return format!(
+            "No camera was found, or this program may not see it: a container needs its device or network passed in.\n\
+             This program was built for {built}.\n"
+        );
     }
     let mut text = String::new();
     for camera in cameras {
-        let CameraListing { device, node, name, modes, problem } = camera;
+        let CameraListing { kind, device, node, name, modes, problem } = camera;
+        let kind = format!("{kind:?}").to_lowercase();
         let node = if device == node { String::new() } else { format!(" ({node})") };
-        let _infallible = writeln!(text, "{device}{node}  {name}");
+        let _infallible = writeln!(text, "{device}{node}  {kind}: {name}");
         if let Some(problem) = problem {
             let _infallible = writeln!(text, "    {problem}");
         }
@@ -62,13 +70,14 @@ fn table(cameras: &[CameraListing]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::camera::{Mode, V4l2Format};
+    use crate::camera::{CameraKind, Mode, V4l2Format};
     use crate::frame::Size;
 
     #[test]
     fn a_camera_is_listed_with_what_to_write_and_its_modes() {
         let mode = |interval| Mode { format: V4l2Format::Mjpeg, size: Size::new(1920, 1080), interval };
         let camera = CameraListing {
+            kind: CameraKind::V4l2,
             device: "/dev/v4l/by-id/usb-Cam".into(),
             node: "/dev/video0".into(),
             name: "Cam".into(),
@@ -78,8 +87,8 @@ mod tests {
         let text = table(&[camera]);
         assert_eq!(
             text,
-            "/dev/v4l/by-id/usb-Cam (/dev/video0)  Cam\n    mjpeg    1920x1080  29.97, 15 frames/s\n"
+            "/dev/v4l/by-id/usb-Cam (/dev/video0)  v4l2: Cam\n    mjpeg    1920x1080  29.97, 15 frames/s\n"
         );
-        assert!(table(&[]).contains("No V4L2 camera"));
+        assert!(table(&[]).contains("No camera was found"));
     }
 }

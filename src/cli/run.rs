@@ -79,12 +79,15 @@ fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
 
 fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
     let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
-    let Camera { name, model, source, view, trigger, threshold, .. } = camera;
+    let Camera { name, model, source, view, trigger, views, threshold, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
             let patience = Duration::from_millis(patience_ms);
             (CaptureMode::Software { patience }, deadline_ms.map(Duration::from_millis))
+        }
+        TriggerMode::Timed { every_ms } => {
+            (CaptureMode::Timed { period: Duration::from_millis(every_ms) }, None)
         }
     };
     let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
@@ -98,5 +101,5 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
         }
         Ok(detector)
     });
-    LinePlan { camera: name, source, view, mode, deadline, open_detector }
+    LinePlan { camera: name, source, view, mode, views, deadline, open_detector }
 }

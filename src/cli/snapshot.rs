@@ -99,6 +99,7 @@ fn named(cameras: Vec<Camera>, name: Option<&CameraId>) -> anyhow::Result<Camera
 
 fn one_frame(camera: &Camera) -> anyhow::Result<Box<Frame>> {
     let mut opened = camera::open(&camera.name, &camera.source, HashSet::new())?;
+    opened.expose()?;
     let give_up = Instant::now() + PATIENCE;
     while Instant::now() < give_up {
         match opened.next(Duration::from_millis(500))? {

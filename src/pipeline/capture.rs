@@ -1,7 +1,8 @@
 //! The capture stage: owns one camera, accepts frames, and answers for triggers that get none.
 //!
-//! In: a camera, and triggers as parts. Out: parts with frames, to the prepare stage. One thread per camera. When the
-//! next queue is full, triggered parts wait under their deadline and free-running frames follow [`WhenFull`]. A camera
+//! In: a camera, and triggers as parts, or a timer's ticks. Out: parts with frames, to the prepare stage. One thread per camera. When the
+//! next queue is full, triggered parts wait under their deadline, timed ones are concluded, and free-running frames follow
+//! [`WhenFull`]. A camera
 //! that fails is opened again with jittered back-off, for ever, and touches no other camera.
 
 use std::collections::{HashSet, VecDeque};
@@ -10,22 +11,27 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
-use super::options::{CaptureMode, WhenFull};
+use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Decided, Part};
+use super::timer::Timer;
 use crate::backoff::Backoff;
 use crate::camera::{self, Camera, CameraError, Next};
-use crate::frame::{CameraId, Frame, SourceRef};
+use crate::clock::{self, SystemClock};
+use crate::frame::{CameraId, Losses, SourceRef};
 use crate::health::{LineHealth, Stage};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::verdict::Reason;
 
 /// How long the stage waits for anything before it shows a sign of life.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// The first wait before a failed camera is opened again.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
+/// Missed ticks of a timer that get a verdict each; of more, as after a suspended night, the rest is let go.
+const MOST_MISSED_TICKS: u32 = 1024;
+const OVERLOAD: &str = "frames come faster than this box can inspect them";
 /// Judged files are known from the store; those still on their way there from this many last deliveries.
 const RECENT_SOURCES: usize = 1024;
 
@@ -34,6 +40,7 @@ pub(crate) struct Capture {
     pub(crate) camera: CameraId,
     pub(crate) source: camera::Options,
     pub(crate) mode: CaptureMode,
+    pub(crate) views: Views,
     /// Files that have a verdict on disk, asked for whenever the camera is opened.
     pub(crate) judged: Box<dyn Fn() -> HashSet<SourceRef> + Send>,
     pub(crate) triggers: Receiver<Part>,
@@ -52,18 +59,22 @@ impl Capture {
     /// Captures until stopped or until a replay has ended.
     pub(crate) fn run(self) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut recent = VecDeque::with_capacity(RECENT_SOURCES);
+        let mut recent = Recent::default();
+        let mut timer = match self.mode {
+            CaptureMode::Timed { period } => Some(Timer::new(period)),
+            CaptureMode::Free { .. } | CaptureMode::Software { .. } => None,
+        };
         while !self.shutdown.requested() {
-            match self.run_once(&mut backoff, &mut recent) {
+            match self.run_once(&mut backoff, &mut recent, &mut timer) {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::NoMoreFrames) => {
                     self.health.camera_ended();
-                    self.answer_without_camera("its replay has ended", None);
+                    self.answer_without_camera("its replay has ended", None, None);
                 }
                 Err(failure) => {
                     let pause = backoff.pause();
                     self.health.camera_failed(&failure, pause);
-                    self.answer_without_camera(&telemetry::chain(&failure), Some(pause));
+                    self.answer_without_camera(&telemetry::chain(&failure), Some(pause), timer.as_mut());
                 }
             }
         }
@@ -76,47 +87,80 @@ impl Capture {
     fn run_once(
         &self,
         backoff: &mut Backoff,
-        recent: &mut VecDeque<SourceRef>,
+        recent: &mut Recent,
+        timer: &mut Option<Timer>,
     ) -> Result<Ended, CameraError> {
         let mut seen = (self.judged)();
-        seen.extend(recent.iter().cloned());
+        seen.extend(recent.0.iter().cloned());
         let mut camera = camera::open(&self.camera, &self.source, seen)?;
         self.health.camera_is_up(camera.describe());
+        let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
-            match self.mode {
-                CaptureMode::Free { when_full } => match self.next_frame(camera.as_mut(), TICK, recent)? {
-                    Taken::Part(part) => {
-                        backoff.reset();
-                        self.pass_on_free(part, when_full);
+            match (self.mode, timer.as_mut()) {
+                (CaptureMode::Free { when_full }, _) => {
+                    match self.next_frame(camera.as_mut(), TICK, recent)? {
+                        Taken::Part(part) => {
+                            backoff.reset();
+                            self.pass_on_free(part, when_full);
+                        }
+                        Taken::Nothing => {}
+                        Taken::End => return Ok(Ended::NoMoreFrames),
                     }
-                    Taken::Nothing => {}
-                    Taken::End => return Ok(Ended::NoMoreFrames),
-                },
-                CaptureMode::Software { patience } => match self.triggers.recv_timeout(TICK) {
+                }
+                (CaptureMode::Software { patience }, _) => match self.triggers.recv_timeout(TICK) {
                     Ok(part) => {
-                        self.expose_for(part, camera.as_mut(), patience, recent)?;
+                        if let Some(part) = self.expose_for(part, camera.as_mut(), patience, recent)? {
+                            self.pass_on_triggered(part);
+                        }
                         backoff.reset();
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Stopped),
                 },
+                (CaptureMode::Timed { period }, Some(timer)) => {
+                    if let Some(part) = self.tick(timer)
+                        && let Some(part) = self.expose_for(part, camera.as_mut(), period, recent)?
+                    {
+                        self.health.frames_exposed(part.frames());
+                        self.hand_over(part);
+                        backoff.reset();
+                    }
+                }
+                (CaptureMode::Timed { .. }, None) => return Ok(Ended::Stopped),
             }
+            self.health.camera_lost_frames(camera.losses(), &mut losses);
         }
         Ok(Ended::Stopped)
+    }
+
+    /// Waits for the timer's next tick, a moment at most; ticks that nobody could take are concluded at once.
+    fn tick(&self, timer: &mut Timer) -> Option<Part> {
+        timer.begin(Instant::now());
+        self.shutdown.sleep(timer.wait(Instant::now()).min(TICK));
+        let tick = timer.take(Instant::now()).filter(|_| !self.shutdown.requested())?;
+        let part = || {
+            self.health.counters().triggers.increment();
+            let at = clock::utc_of(&SystemClock, tick.at);
+            Part::free_running(self.camera.clone(), tick.at, at, self.dispatch.clone())
+        };
+        for _ in 0..tick.missed.min(MOST_MISSED_TICKS) {
+            part().give_up(Reason::Camera, "the timer's tick came before the camera was ready again");
+        }
+        Some(part())
     }
 
     fn next_frame(
         &self,
         camera: &mut dyn Camera,
         wait: Duration,
-        recent: &mut VecDeque<SourceRef>,
+        recent: &mut Recent,
     ) -> Result<Taken, CameraError> {
         match camera.next(wait) {
             Ok(Next::Frame(frame)) => {
-                remember(recent, frame.source.as_ref());
-                self.health.frame_exposed(frame.captured_at);
+                recent.remember(frame.source.as_ref());
+                self.health.frames_exposed(std::slice::from_ref(&*frame));
                 let (began, at) = (frame.captured, frame.captured_at);
                 let part = Part::free_running(self.camera.clone(), began, at, self.dispatch.clone());
                 Ok(Taken::Part(part.with_frame(*frame)))
@@ -124,7 +168,7 @@ impl Capture {
             Ok(Next::Nothing) => Ok(Taken::Nothing),
             Ok(Next::End) => Ok(Taken::End),
             Err(CameraError::BadFrame { origin, name, message }) => {
-                remember(recent, origin.as_ref());
+                recent.remember(origin.as_ref());
                 self.health.counters().accepted.increment();
                 let now = (Instant::now(), Timestamp::now());
                 let part = Part::free_running(self.camera.clone(), now.0, now.1, self.dispatch.clone());
@@ -146,7 +190,7 @@ impl Capture {
             }
             (Err(TrySendError::Full(part)), WhenFull::Uninspected) => {
                 counters.accepted.increment();
-                part.give_up(Reason::Overload, "frames come faster than this box can inspect them");
+                part.give_up(Reason::Overload, OVERLOAD);
             }
             (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part) {
                 None => self.has_passed_on(),
@@ -158,6 +202,20 @@ impl Capture {
     fn has_passed_on(&self) {
         self.health.counters().accepted.increment();
         self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
+    }
+
+    /// Passes a part on at once, or concludes it where the line is busy.
+    fn hand_over(&self, part: Part) {
+        self.has_passed_on();
+        match self.ready.try_send(part) {
+            Ok(()) => {}
+            Err(TrySendError::Full(part)) => {
+                part.give_up(Reason::Overload, OVERLOAD);
+            }
+            Err(TrySendError::Disconnected(part)) => {
+                part.give_up(Reason::Internal, "the program was being stopped when the picture was taken");
+            }
+        }
     }
 
     /// Gives the part back if the program is stopped first.
@@ -173,67 +231,33 @@ impl Capture {
         }
     }
 
-    /// Waits for a frame that was exposed after the trigger.
-    fn expose_for(
-        &self,
-        part: Part,
-        camera: &mut dyn Camera,
-        patience: Duration,
-        recent: &mut VecDeque<SourceRef>,
-    ) -> Result<(), CameraError> {
-        let give_up_at = part.core().deadline().unwrap_or(part.began() + patience);
-        loop {
-            self.health.beat(Stage::Capture);
-            let left = give_up_at.saturating_duration_since(Instant::now());
-            if part.is_settled() || self.shutdown.requested() || left.is_zero() {
-                part.give_up(Reason::Camera, "the camera gave no frame in time for the trigger");
-                return Ok(());
-            }
-            match camera.next(left.min(TICK)) {
-                Ok(Next::Frame(frame)) if frame.captured < part.began() => {}
-                Ok(Next::Frame(frame)) => {
-                    remember(recent, frame.source.as_ref());
-                    self.pass_on_triggered(part, *frame);
-                    return Ok(());
-                }
-                Ok(Next::Nothing) => {}
-                Ok(Next::End) => {
-                    part.give_up(Reason::Camera, "the camera's replay has ended");
-                    return Ok(());
-                }
-                Err(CameraError::BadFrame { origin, name, message }) => {
-                    remember(recent, origin.as_ref());
-                    part.give_up_on(origin, format!("camera `{name}` delivered a bad frame: {message}"));
-                    return Ok(());
-                }
-                Err(failure) => {
-                    part.give_up(Reason::Camera, telemetry::chain(&failure));
-                    return Err(failure);
-                }
-            }
-        }
-    }
-
-    fn pass_on_triggered(&self, part: Part, frame: Frame) {
-        self.health.frame_exposed(frame.captured_at);
+    fn pass_on_triggered(&self, part: Part) {
+        self.health.frames_exposed(part.frames());
         self.health.counters().accepted.increment();
-        if let Some(part) = self.wait_for_room(part.with_frame(frame)) {
+        if let Some(part) = self.wait_for_room(part) {
             part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
         }
     }
 
-    /// While there is no camera, triggers are answered at once; returns after `pause`, or never without one.
-    fn answer_without_camera(&self, why: &str, pause: Option<Duration>) {
+    /// While there is no camera, triggers and ticks are answered at once; returns after `pause`, or never without one.
+    fn answer_without_camera(&self, why: &str, pause: Option<Duration>, mut timer: Option<&mut Timer>) {
         let until = pause.map(|pause| Instant::now() + pause);
+        let down = |part: Part| part.give_up(Reason::Camera, format!("the camera is down: {why}"));
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             let left = until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return;
             }
+            if let Some(timer) = timer.as_deref_mut() {
+                if let Some(part) = self.tick(timer) {
+                    down(part);
+                }
+                continue;
+            }
             match self.triggers.recv_timeout(left.min(TICK)) {
                 Ok(part) => {
-                    part.give_up(Reason::Camera, format!("the camera is down: {why}"));
+                    down(part);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -250,11 +274,17 @@ enum Taken {
     End,
 }
 
-fn remember(recent: &mut VecDeque<SourceRef>, source: Option<&SourceRef>) {
-    if let Some(source) = source {
-        if recent.len() == RECENT_SOURCES {
-            recent.pop_front();
+/// The files that were delivered last.
+#[derive(Default)]
+pub(super) struct Recent(VecDeque<SourceRef>);
+
+impl Recent {
+    pub(super) fn remember(&mut self, source: Option<&SourceRef>) {
+        if let Some(source) = source {
+            if self.0.len() == RECENT_SOURCES {
+                self.0.pop_front();
+            }
+            self.0.push_back(source.clone());
         }
-        recent.push_back(source.clone());
     }
 }

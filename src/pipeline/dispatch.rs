@@ -130,7 +130,7 @@ fn announce(judgement: &Judgement, health: &LineHealth) {
 
 /// The picture as the camera delivered it where that is a file already, otherwise as PNG; and the heat map.
 fn evidence(outcome: &Outcome, exhibit: Exhibit) -> Option<Evidence> {
-    let Exhibit { pixels, captured, map } = exhibit;
+    let Exhibit { view: _, pixels, captured, map } = exhibit;
     let pixels = pixels?;
     let (picture, extension) = evidence_bytes(&pixels);
     let heatmap_png = match (outcome, &captured, &map) {

@@ -14,7 +14,8 @@ use tracing::{error, warn};
 use super::drift::{Drift, Expected};
 use super::part::{Exhibit, Part};
 use crate::backoff::Backoff;
-use crate::detector::{Detector, Inspection};
+use crate::detector::{Detector, Inspection, InspectorError};
+use crate::frame::Frame;
 use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
@@ -25,7 +26,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// A part whose picture is ready for the networks.
 pub(crate) struct Ready {
     part: Part,
-    prepared: Prepared,
+    /// One for each of its frames.
+    views: Vec<Prepared>,
     since: Instant,
 }
 
@@ -41,28 +43,52 @@ pub(crate) fn prepare(
         if part.is_settled() {
             continue;
         }
-        let Some(pixels) = part.pixels() else {
-            part.give_up(Reason::Internal, "a part without a frame reached the prepare stage: this is a bug");
-            continue;
-        };
         let start = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels))) {
-            Ok(Ok(prepared)) => {
+        match prepare_views(&mut preparation, part.frames()) {
+            Ok(views) => {
                 part.timings.prepare = milliseconds_since(start);
-                pass_on(Ready { part, prepared, since: Instant::now() }, to, health);
+                pass_on(Ready { part, views, since: Instant::now() }, to, health);
             }
-            Ok(Err(failure)) => {
-                warn!(camera = %health.camera(), error = telemetry::chain(&failure), "picture refused");
-                part.give_up(Reason::Camera, telemetry::chain(&failure));
-            }
-            Err(panic) => {
-                let message = panic_message(panic.as_ref());
-                error!(camera = %health.camera(), panic = message, "preparing a picture panicked");
-                part.give_up(Reason::Internal, format!("preparing the picture panicked: {message}"));
+            Err(Unprepared { view, reason, detail }) => {
+                match reason {
+                    Reason::Internal => {
+                        error!(camera = %health.camera(), detail, "preparing a picture failed")
+                    }
+                    _ => warn!(camera = %health.camera(), error = detail, "picture refused"),
+                }
+                part.give_up_at(view, reason, detail);
             }
         }
     }
     health.retire(Stage::Prepare);
+}
+
+/// Why a part's pictures were not made fit.
+struct Unprepared {
+    view: usize,
+    reason: Reason,
+    detail: String,
+}
+
+fn prepare_views(preparation: &mut Preparation, frames: &[Frame]) -> Result<Vec<Prepared>, Unprepared> {
+    if frames.is_empty() {
+        let detail = "a part without a frame reached the prepare stage: this is a bug".into();
+        return Err(Unprepared { view: 0, reason: Reason::Internal, detail });
+    }
+    let mut views = Vec::with_capacity(frames.len());
+    for (view, frame) in frames.iter().enumerate() {
+        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(&frame.pixels))) {
+            Ok(Ok(prepared)) => views.push(prepared),
+            Ok(Err(failure)) => {
+                return Err(Unprepared { view, reason: Reason::Camera, detail: telemetry::chain(&failure) });
+            }
+            Err(panic) => {
+                let detail = format!("preparing the picture panicked: {}", panic_message(panic.as_ref()));
+                return Err(Unprepared { view, reason: Reason::Internal, detail });
+            }
+        }
+    }
+    Ok(views)
 }
 
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
@@ -114,7 +140,7 @@ pub(crate) fn infer(
             default(TICK) => None,
         };
         let Some(ready) = ready else { continue };
-        let Ok(Ready { mut part, prepared, since }) = ready else { break };
+        let Ok(Ready { mut part, views, since }) = ready else { break };
         if let Ok(fresh) = slot.try_recv() {
             (detector, broken) = (taken_up(fresh, health), None);
             drift = watch_drift(&detector, health);
@@ -142,17 +168,15 @@ pub(crate) fn infer(
         }
         detector.set_threshold(health.threshold());
         let start = Instant::now();
-        let Prepared { input, viewed, mask, .. } = &prepared;
-        let result =
-            catch_unwind(AssertUnwindSafe(|| detector.inspect_visible(input, *viewed, mask.as_deref())));
+        let result = catch_unwind(AssertUnwindSafe(|| inspect_views(&mut detector, &views)));
         part.timings.infer = milliseconds_since(start);
         match result {
-            Ok(Ok(inspection)) => {
+            Ok(Ok((worst, inspection))) => {
                 let score = inspection.finding.score.0;
-                if let Some(warning) = drift.observe(&prepared.input, score, Instant::now()) {
+                if let Some(warning) = drift.observe(&views[worst].input, score, Instant::now()) {
                     health.warn_about(DRIFT, warning);
                 }
-                conclude(part, prepared, inspection);
+                conclude(part, views, worst, inspection);
             }
             Ok(Err(failure)) => {
                 let why = telemetry::chain(&failure);
@@ -190,10 +214,23 @@ fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
     fresh
 }
 
-fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
+/// The worst of a part's views decides for the part.
+fn inspect_views(detector: &mut Detector, views: &[Prepared]) -> Result<(usize, Inspection), InspectorError> {
+    let mut worst: Option<(usize, Inspection)> = None;
+    for (view, Prepared { input, viewed, mask, .. }) in views.iter().enumerate() {
+        let inspection = detector.inspect_visible(input, *viewed, mask.as_deref())?;
+        let worse = |(_, so_far): &(usize, Inspection)| inspection.finding.score > so_far.finding.score;
+        if worst.as_ref().is_none_or(worse) {
+            worst = Some((view, inspection));
+        }
+    }
+    Ok(worst.expect("a part has at least one view: this is a bug"))
+}
+
+fn conclude(part: Part, mut views: Vec<Prepared>, view: usize, inspection: Inspection) {
     let Inspection { finding, map } = inspection;
-    let map = Some((map, prepared.viewed));
-    let exhibit = Exhibit { pixels: None, captured: Some(prepared.captured), map };
+    let Prepared { captured, viewed, .. } = views.swap_remove(view);
+    let exhibit = Exhibit { view, pixels: None, captured: Some(captured), map: Some((map, viewed)) };
     part.conclude(Outcome::Inspected(finding), exhibit);
 }
 

@@ -13,6 +13,7 @@ mod capture;
 mod deadline;
 mod dispatch;
 mod drift;
+mod expose;
 mod golden;
 mod inspect;
 mod models;
@@ -20,6 +21,7 @@ mod options;
 mod part;
 mod requests;
 mod service;
+mod timer;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -37,7 +39,7 @@ use self::dispatch::Listeners;
 pub use self::dispatch::{Observer, Recorded};
 pub use self::inspect::{BoxedError, OpenDetector};
 pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
-pub use self::options::{CaptureMode, WhenFull};
+pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
@@ -69,6 +71,8 @@ pub struct LinePlan {
     pub view: View,
     /// What makes it inspect.
     pub mode: CaptureMode,
+    /// How many frames a triggered part takes.
+    pub views: Views,
     /// The deadline of triggers that state none.
     pub deadline: Option<Duration>,
     /// Opens its detector.
@@ -113,7 +117,7 @@ pub enum TriggerError {
     #[error("there is no camera `{0}` in this box's settings")]
     UnknownCamera(CameraId),
     /// The line does not wait for triggers.
-    #[error("camera `{0}` runs free; set its `trigger` to \"software\" to inspect on request")]
+    #[error("camera `{0}` takes no triggers; set its `trigger` to \"software\" to inspect on request")]
     NotTriggered(CameraId),
     /// The program is on its way out.
     #[error("the program is being stopped")]
@@ -186,7 +190,7 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, view, mode, deadline, mut open_detector } = plan;
+        let LinePlan { camera, source, view, mode, views, deadline, mut open_detector } = plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
@@ -204,6 +208,7 @@ impl Pipeline {
             camera: camera.clone(),
             source,
             mode,
+            views,
             judged: {
                 let (store, camera) = (self.store.clone(), camera.clone());
                 Box::new(move || store.sources(&camera))

@@ -12,11 +12,31 @@ pub enum CaptureMode {
         /// What happens to a frame that comes while the line is busy.
         when_full: WhenFull,
     },
-    /// One frame per trigger message.
+    /// One part per trigger message.
     Software {
         /// How long to wait for the camera's frame where the trigger states no deadline.
         patience: Duration,
     },
+    /// One part per tick of a timer.
+    Timed {
+        /// From one tick to the next, and how long a tick waits for the camera's frame.
+        period: Duration,
+    },
+}
+
+/// How many frames a triggered part takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Views {
+    /// How many; at least one.
+    pub count: u32,
+    /// From one to the next.
+    pub every: Duration,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self { count: 1, every: Duration::ZERO }
+    }
 }
 
 /// What happens to a free-running frame that comes while the line is busy.

@@ -15,7 +15,7 @@ use tracing::error;
 use crate::detector::AnomalyMap;
 use crate::frame::{CameraId, Frame, Picture, Pixels, Planted, Region, SourceRef};
 use crate::store::Ticket;
-use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger};
+use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Views};
 
 /// A trigger that was accepted and written down.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Accepted {
 /// What is shown beside a verdict that is not `ok`.
 #[derive(Debug, Default)]
 pub(crate) struct Exhibit {
+    /// Which of the part's frames it is about, from 0.
+    pub(crate) view: usize,
     /// The frame as the camera delivered it.
     pub(crate) pixels: Option<Pixels>,
     /// The frame decoded, where that succeeded.
@@ -80,6 +82,7 @@ impl Core {
             outcome: Outcome::Uninspected { reason, detail: detail.into() },
             captured_at: self.began_at,
             timings: Timings { total, ..Timings::default() },
+            views: None,
             source: None,
             exhibit: Exhibit::default(),
             planted: None,
@@ -90,13 +93,14 @@ impl Core {
         if self.decided.swap(true, Ordering::AcqRel) {
             return false;
         }
-        let Conclusion { outcome, captured_at, timings, source, exhibit, planted } = conclusion;
+        let Conclusion { outcome, captured_at, timings, views, source, exhibit, planted } = conclusion;
         let judgement = Judgement {
             camera: self.camera.clone(),
             captured_at,
             outcome,
             timings,
             trigger: self.accepted.as_ref().map(|a| a.trigger.clone()),
+            views,
             source,
         };
         let ticket = self.accepted.as_ref().map(|a| a.ticket);
@@ -112,6 +116,7 @@ struct Conclusion {
     outcome: Outcome,
     captured_at: Timestamp,
     timings: Timings,
+    views: Option<Views>,
     source: Option<SourceRef>,
     exhibit: Exhibit,
     planted: Option<Planted>,
@@ -121,8 +126,8 @@ struct Conclusion {
 #[derive(Debug)]
 pub(crate) struct Part {
     core: Arc<Core>,
-    /// Its frame, once captured.
-    frame: Option<Frame>,
+    /// Its frames as they are captured: one, or a burst's views.
+    frames: Vec<Frame>,
     /// Where the time went so far.
     pub(crate) timings: Timings,
 }
@@ -137,7 +142,7 @@ impl Part {
     ) -> Self {
         let decided = AtomicBool::new(false);
         let core = Core { camera, accepted: None, began, began_at, decided, dispatch };
-        Self { core: Arc::new(core), frame: None, timings: Timings::default() }
+        Self { core: Arc::new(core), frames: Vec::new(), timings: Timings::default() }
     }
 
     /// A trigger, whose frame is still to be captured.
@@ -150,13 +155,13 @@ impl Part {
             decided: AtomicBool::new(false),
             dispatch,
         };
-        Self { core: Arc::new(core), frame: None, timings: Timings::default() }
+        Self { core: Arc::new(core), frames: Vec::new(), timings: Timings::default() }
     }
 
     /// The part with the frame that was captured for it.
     pub(crate) fn with_frame(mut self, frame: Frame) -> Self {
-        self.timings.capture = frame.capture_time.as_secs_f32() * 1e3;
-        self.frame = Some(frame);
+        self.timings.capture += frame.capture_time.as_secs_f32() * 1e3;
+        self.frames.push(frame);
         self
     }
 
@@ -165,9 +170,9 @@ impl Part {
         &self.core
     }
 
-    /// Its pixels.
-    pub(crate) fn pixels(&self) -> Option<&Pixels> {
-        self.frame.as_ref().map(|f| &f.pixels)
+    /// What was captured for it so far.
+    pub(crate) fn frames(&self) -> &[Frame] {
+        &self.frames
     }
 
     /// When it was triggered, or exposed if nothing triggered it.
@@ -193,15 +198,20 @@ impl Part {
         }
         self.timings.total = self.core.began.elapsed().as_secs_f32() * 1e3;
         let timings = self.timings;
-        let conclusion = match self.frame.take() {
+        let count = self.frames.len();
+        let shown = exhibit.view.min(count.saturating_sub(1));
+        let views = (count > 1).then_some(Views { count: count as u32, shown: shown as u32 + 1 });
+        // What is told and shown is one view's: the one that decided.
+        let frame = (shown < count).then(|| self.frames.swap_remove(shown));
+        let conclusion = match frame {
             Some(frame) => {
                 exhibit.pixels = Some(frame.pixels);
                 let (captured_at, source, planted) = (frame.captured_at, frame.source, frame.planted);
-                Conclusion { outcome, captured_at, timings, source, exhibit, planted }
+                Conclusion { outcome, captured_at, timings, views, source, exhibit, planted }
             }
             None => {
                 let captured_at = self.core.began_at;
-                Conclusion { outcome, captured_at, timings, source: None, exhibit, planted: None }
+                Conclusion { outcome, captured_at, timings, views, source: None, exhibit, planted: None }
             }
         };
         self.core.conclude(conclusion)
@@ -212,6 +222,14 @@ impl Part {
         self.conclude(Outcome::Uninspected { reason, detail: detail.into() }, Exhibit::default())
     }
 
+    /// Concludes as `uninspected` because of one of its views, which is kept as evidence.
+    pub(crate) fn give_up_at(self, view: usize, reason: Reason, detail: String) -> bool {
+        let count = self.frames.len();
+        let detail = if count > 1 { format!("view {} of {count}: {detail}", view + 1) } else { detail };
+        let exhibit = Exhibit { view, ..Exhibit::default() };
+        self.conclude(Outcome::Uninspected { reason, detail }, exhibit)
+    }
+
     /// Concludes as `uninspected` a frame that could not even be read, remembering which it was.
     pub(crate) fn give_up_on(self, source: Option<SourceRef>, detail: impl Into<String>) -> bool {
         let outcome = Outcome::Uninspected { reason: Reason::Camera, detail: detail.into() };
@@ -219,6 +237,7 @@ impl Part {
             outcome,
             captured_at: self.core.began_at,
             timings: self.timings,
+            views: None,
             source,
             exhibit: Exhibit::default(),
             planted: None,

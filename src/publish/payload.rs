@@ -76,6 +76,15 @@ pub struct CameraCounters {
     pub anomalous: u64,
     /// Verdicts that were `uninspected`.
     pub uninspected: u64,
+    /// Frames that the camera counted and that never arrived.
+    #[serde(default)]
+    pub missed_frames: u64,
+    /// Frames that arrived in part.
+    #[serde(default)]
+    pub incomplete_frames: u64,
+    /// Network packets of the camera that never arrived.
+    #[serde(default)]
+    pub missing_packets: u64,
 }
 
 /// The payload of a camera's state topic.
@@ -332,7 +341,7 @@ mod tests {
         let json = String::from_utf8(state.encode(8192)).unwrap();
         assert_eq!(
             json,
-            r#"{"state":"down","reason":"unplugged","since":"2026-01-02T03:04:05Z","model":{"name":"bottle","version":"0123456789ab"},"threshold":0.5,"counters":{"triggers":0,"frames":0,"ok":3,"anomalous":0,"uninspected":0},"last_frame_at":null}"#
+            r#"{"state":"down","reason":"unplugged","since":"2026-01-02T03:04:05Z","model":{"name":"bottle","version":"0123456789ab"},"threshold":0.5,"counters":{"triggers":0,"frames":0,"ok":3,"anomalous":0,"uninspected":0,"missed_frames":0,"incomplete_frames":0,"missing_packets":0},"last_frame_at":null}"#
         );
         assert_eq!(serde_json::from_str::<CameraState>(&json).unwrap(), state);
         state.availability = Availability::Down { reason: "x".repeat(20_000) };

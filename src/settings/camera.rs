@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -16,7 +17,7 @@ use crate::camera;
 use crate::efficientad::bundle::MANIFEST_FILE;
 use crate::frame::{CameraId, Region};
 use crate::imaging::{Flip, Polygon, Rotation, View};
-use crate::pipeline::WhenFull;
+use crate::pipeline::{Views, WhenFull};
 use crate::verdict::Threshold;
 
 /// The longest deadline or patience, in milliseconds; beyond ten minutes it is a typing error.
@@ -35,6 +36,8 @@ pub struct Camera {
     pub view: View,
     /// What makes it inspect.
     pub trigger: TriggerMode,
+    /// How many frames each trigger takes.
+    pub views: Views,
     /// What the model's own threshold is overridden with.
     pub threshold: Option<Threshold>,
     /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
@@ -49,12 +52,17 @@ pub enum TriggerMode {
         /// What happens to a frame that comes while the line is busy.
         when_full: WhenFull,
     },
-    /// One frame per trigger message.
+    /// One part per trigger message.
     Software {
         /// The deadline of triggers that state none, in milliseconds from their arrival.
         deadline_ms: Option<u64>,
         /// How long the camera's frame is waited for where there is no deadline, in milliseconds.
         patience_ms: u64,
+    },
+    /// One part per tick of a timer.
+    Timed {
+        /// From one tick to the next, in milliseconds.
+        every_ms: u64,
     },
 }
 
@@ -64,6 +72,7 @@ enum WrittenTrigger {
     #[default]
     Free,
     Software,
+    Timed,
 }
 
 /// A section as written. The source is kept apart, since its keys depend on its kind.
@@ -83,9 +92,15 @@ pub(super) struct Written {
     when_full: Option<WhenFull>,
     deadline_ms: Option<u64>,
     patience_ms: Option<u64>,
+    every_ms: Option<u64>,
+    views: Option<u32>,
+    view_every_ms: Option<u64>,
     threshold: Option<Threshold>,
     normals: Option<PathBuf>,
 }
+
+/// The most views of a part; each is held in memory until all are there.
+const MAX_VIEWS: u32 = 16;
 
 /// Waiting longer than this for a triggered frame means that the camera is not going to answer.
 const DEFAULT_PATIENCE_MS: u64 = 5_000;
@@ -162,6 +177,7 @@ fn complete(
 ) -> Option<Camera> {
     let source = read_source(source, &format!("{at}.source"), faults);
     let trigger = written.trigger(source.as_ref(), at, faults);
+    let views = written.views(at, faults);
     if written.threshold.is_some_and(|t| !t.0.is_finite()) {
         faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
     }
@@ -199,6 +215,7 @@ fn complete(
         source: source?,
         view,
         trigger,
+        views,
         threshold: written.threshold,
         normals: written.normals,
     })
@@ -206,41 +223,94 @@ fn complete(
 
 impl Written {
     fn trigger(&self, source: Option<&camera::Options>, at: &str, faults: &mut Faults) -> TriggerMode {
+        let unasked = source.is_none_or(camera::Options::delivers_unasked);
+        let by_line = source.is_some_and(camera::Options::exposes_by_line);
+        match self.trigger {
+            WrittenTrigger::Free if !unasked => faults.add(
+                &format!("{at}.source.expose"),
+                "a camera that exposes on request needs something that asks: set trigger = \"software\" or \"timed\"",
+            ),
+            WrittenTrigger::Software | WrittenTrigger::Timed if by_line => faults.add(
+                &format!("{at}.trigger"),
+                "the camera's line triggers it: set trigger = \"free\", so that every exposure is a part",
+            ),
+            _ => {}
+        }
         let mut idle = |key: &str, given: bool, remedy: &str| {
             if given {
-                faults.add(
-                    &format!("{at}.{key}"),
-                    format!("has no effect here: remove it, or set trigger = {remedy}"),
-                );
+                let message = format!("has no effect here: remove it, or set trigger = {remedy}");
+                faults.add(&format!("{at}.{key}"), message);
             }
         };
-        if self.trigger == WrittenTrigger::Free {
-            idle("deadline_ms", self.deadline_ms.is_some(), "\"software\"");
-            idle("patience_ms", self.patience_ms.is_some(), "\"software\"");
-            // Files wait; a live camera would only deliver ever older frames.
-            let live = source.is_some_and(camera::Options::is_live);
-            let default = if live { WhenFull::Skip } else { WhenFull::Wait };
-            return TriggerMode::Free { when_full: self.when_full.unwrap_or(default) };
-        }
-        idle("when_full", self.when_full.is_some(), "\"free\"");
-        for (key, ms) in [("deadline_ms", self.deadline_ms), ("patience_ms", self.patience_ms)] {
+        let is = |trigger| self.trigger == trigger;
+        let (free, software) = (is(WrittenTrigger::Free), is(WrittenTrigger::Software));
+        let timed = is(WrittenTrigger::Timed);
+        idle("when_full", self.when_full.is_some() && !free, "\"free\"");
+        idle("deadline_ms", self.deadline_ms.is_some() && !software, "\"software\"");
+        idle("patience_ms", self.patience_ms.is_some() && !software, "\"software\"");
+        idle("every_ms", self.every_ms.is_some() && !timed, "\"timed\"");
+        let several = self.views.is_some() || self.view_every_ms.is_some();
+        idle("views", several && free, "\"software\" or \"timed\"");
+        for (key, ms) in [
+            ("deadline_ms", self.deadline_ms),
+            ("patience_ms", self.patience_ms),
+            ("every_ms", self.every_ms),
+        ] {
             if ms.is_some_and(|ms| !(1..=MAX_WAIT_MS).contains(&ms)) {
-                faults.add(
-                    &format!("{at}.{key}"),
-                    format!("is out of bounds: give 1 to {MAX_WAIT_MS} milliseconds"),
-                );
+                let message = format!("is out of bounds: give 1 to {MAX_WAIT_MS} milliseconds");
+                faults.add(&format!("{at}.{key}"), message);
             }
         }
-        let patience_ms = self.patience_ms.unwrap_or(DEFAULT_PATIENCE_MS);
-        TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms }
+        match self.trigger {
+            WrittenTrigger::Free => {
+                // Files wait; a live camera would only deliver ever older frames, and a line's signal is a part.
+                let live = source.is_some_and(camera::Options::is_live);
+                let default = match (by_line, live) {
+                    (true, _) => WhenFull::Uninspected,
+                    (false, true) => WhenFull::Skip,
+                    (false, false) => WhenFull::Wait,
+                };
+                TriggerMode::Free { when_full: self.when_full.unwrap_or(default) }
+            }
+            WrittenTrigger::Software => {
+                let patience_ms = self.patience_ms.unwrap_or(DEFAULT_PATIENCE_MS);
+                TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms }
+            }
+            WrittenTrigger::Timed => {
+                if self.every_ms.is_none() {
+                    faults.add(
+                        &format!("{at}.every_ms"),
+                        "is missing: give the milliseconds from tick to tick",
+                    );
+                }
+                TriggerMode::Timed { every_ms: self.every_ms.unwrap_or(1000) }
+            }
+        }
+    }
+
+    fn views(&self, at: &str, faults: &mut Faults) -> Views {
+        let (count, every_ms) = (self.views.unwrap_or(1), self.view_every_ms.unwrap_or(0));
+        if !(1..=MAX_VIEWS).contains(&count) {
+            faults.add(&format!("{at}.views"), format!("is out of bounds: give 1 to {MAX_VIEWS}"));
+        }
+        if every_ms > MAX_WAIT_MS {
+            let message = format!("is out of bounds: give up to {MAX_WAIT_MS} milliseconds");
+            faults.add(&format!("{at}.view_every_ms"), message);
+        }
+        if let (WrittenTrigger::Timed, Some(period)) = (self.trigger, self.every_ms)
+            && u64::from(count.saturating_sub(1)) * every_ms >= period
+        {
+            faults.add(&format!("{at}.view_every_ms"), "the views take as long as every_ms: shorten one");
+        }
+        Views { count: count.clamp(1, MAX_VIEWS), every: Duration::from_millis(every_ms.min(MAX_WAIT_MS)) }
     }
 }
 
 /// Reads a source by its `kind`, so that faults name the very key.
 fn read_source(written: Option<Value>, at: &str, faults: &mut Faults) -> Option<camera::Options> {
-    const KINDS: [&str; 3] = ["folder", "v4l2", "simulated"];
+    const KINDS: [&str; 4] = ["folder", "v4l2", "genicam", "simulated"];
     let Some(written) = written else {
-        faults.add(at, "is missing: write [camera.source] with kind = \"folder\", \"v4l2\" or \"simulated\"");
+        faults.add(at, "is missing: write [camera.source] with kind = \"folder\", \"v4l2\", \"genicam\" or \"simulated\"");
         return None;
     };
     let Value::Table(mut table) = written else {
@@ -251,6 +321,7 @@ fn read_source(written: Option<Value>, at: &str, faults: &mut Faults) -> Option<
     let options = match kind.as_ref().and_then(Value::as_str) {
         Some("folder") => camera::Options::Folder(read(table, at, faults)?),
         Some("v4l2") => camera::Options::V4l2(read(table, at, faults)?),
+        Some("genicam") => camera::Options::Genicam(read(table, at, faults)?),
         Some("simulated") => camera::Options::Simulated(read(table, at, faults)?),
         Some(other) => {
             faults.add(
@@ -260,7 +331,8 @@ fn read_source(written: Option<Value>, at: &str, faults: &mut Faults) -> Option<
             return None;
         }
         None => {
-            faults.add(&format!("{at}.kind"), "is missing: \"folder\", \"v4l2\" or \"simulated\"");
+            faults
+                .add(&format!("{at}.kind"), "is missing: \"folder\", \"v4l2\", \"genicam\" or \"simulated\"");
             return None;
         }
     };

@@ -2,6 +2,7 @@
 //! truth about the defaults.
 
 use std::fs;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use toml::{Table, Value};
 use super::*;
 use crate::camera as cameras;
 use crate::imaging::{Bounds, Flip, Orientation, Rotation};
+use crate::pipeline::Views;
 use crate::verdict::Threshold;
 
 const SHIPPED: &str = include_str!("../../config/inspectord.toml");
@@ -155,7 +157,7 @@ fn every_fault_is_named_at_once_with_its_key_and_a_remedy() {
         ("camera[0].source.rate", "-1 is no rate"),
         ("camera[0].deadline_ms", "trigger = \"software\""),
         ("camera[0].model", "inspectord train --out"),
-        ("camera[1].source.kind", "possible: folder, v4l2, simulated"),
+        ("camera[1].source.kind", "possible: folder, v4l2, genicam, simulated"),
         ("camera[1].threshold", "number"),
         ("camera[2].trigger", "did you mean `software`?"),
         ("camera[2].name", "camera[1] already"),
@@ -198,6 +200,40 @@ fn a_camera_is_looked_at_as_its_section_says() {
     let faults = Box::with(&ONE_CAMERA.replace("[camera.source]", &wrong)).faults().join("\n");
     for part in ["rotate: 45 is not possible", "polygon: the corner [9, 99999]", "min_brightness: 300"] {
         assert!(faults.contains(part), "{part}\n{faults}");
+    }
+}
+
+#[test]
+fn what_triggers_must_fit_what_exposes() {
+    let with = |camera: &str, source: &str| {
+        let text = ONE_CAMERA
+            .replace("[camera.source]", &format!("{camera}\n[camera.source]"))
+            .replace("kind = \"folder\"\npath = \"pictures\"", source);
+        Box::with(&text)
+    };
+    let folder = "kind = \"folder\"\npath = \"pictures\"";
+    let timed =
+        with("trigger = \"timed\"\nevery_ms = 100\nviews = 3\nview_every_ms = 20", folder).load().unwrap();
+    assert_eq!(timed.cameras[0].trigger, TriggerMode::Timed { every_ms: 100 });
+    assert_eq!(timed.cameras[0].views, Views { count: 3, every: Duration::from_millis(20) });
+    let line = "kind = \"genicam\"\ncamera = \"1\"\nexpose = \"Line1\"";
+    let by_line = with("", line).load().unwrap();
+    assert_eq!(by_line.cameras[0].trigger, TriggerMode::Free { when_full: WhenFull::Uninspected });
+    for (camera, source, fault) in [
+        ("trigger = \"timed\"", folder, "every_ms: is missing"),
+        (
+            "trigger = \"timed\"\nevery_ms = 20\nviews = 3\nview_every_ms = 10",
+            folder,
+            "view_every_ms: the views",
+        ),
+        ("views = 2", folder, "views: has no effect"),
+        ("trigger = \"software\"\nviews = 99", folder, "views: is out of bounds"),
+        ("trigger = \"software\"\nevery_ms = 9", folder, "every_ms: has no effect"),
+        ("trigger = \"software\"", line, "trigger: the camera's line"),
+        ("", &line.replace("Line1", "software"), "source.expose: a camera that exposes on request"),
+    ] {
+        let faults = with(camera, source).faults();
+        assert!(faults.len() == 1 && faults[0].contains(fault), "{fault}: {faults:?}");
     }
 }
 
@@ -289,16 +325,20 @@ fn the_shipped_file_shows_every_key_of_a_camera_with_its_default() {
     let defaults = [
         cameras::Options::Folder(Default::default()),
         cameras::Options::V4l2(Default::default()),
+        cameras::Options::Genicam(Default::default()),
         cameras::Options::Simulated(Default::default()),
     ];
     for (shown, default) in sources.iter().zip(defaults) {
         let mut shown = shown.clone();
-        let example: Vec<_> = ["path", "device"].into_iter().filter_map(|k| shown.remove(k)).collect();
-        if shown["kind"].as_str() == Some("v4l2") {
-            shown.remove("size");
+        let example: Vec<_> =
+            ["path", "device", "camera"].into_iter().filter_map(|k| shown.remove(k)).collect();
+        for optional in ["size", "sensor", "exposure_us", "gain", "white_balance"] {
+            if shown["kind"].as_str() != Some("simulated") {
+                shown.remove(optional);
+            }
         }
         let mut default = Table::try_from(default).unwrap();
-        default.retain(|key, _| !(example.len() == 1 && (key == "path" || key == "device")));
+        default.retain(|key, _| !(example.len() == 1 && ["path", "device", "camera"].contains(&key)));
         assert_eq!(shown, default);
     }
     let keys = toml::from_str::<camera::Written>("\"?\" = 1").err().unwrap().to_string();

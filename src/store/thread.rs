@@ -136,7 +136,8 @@ impl Writer {
             };
             let trigger = Some(trigger);
             let timings = Timings::default();
-            let judgement = Judgement { camera, captured_at, outcome, timings, trigger, source: None };
+            let judgement =
+                Judgement { camera, captured_at, outcome, timings, trigger, views: None, source: None };
             self.number(judgement, None, Some(ticket), None);
         }
     }
@@ -354,8 +355,13 @@ fn readable(verdict: Verdict) -> Verdict {
         true => (Reason::Internal, format!("the judgement could not be recorded: {fault}")),
         false => (Reason::Model, "the model's score is not a number: its weights are damaged".to_owned()),
     };
-    let outcome = Outcome::Uninspected { reason, detail };
-    let judgement =
-        Judgement { outcome, timings: Timings::default(), trigger, source: None, ..verdict.judgement };
+    let judgement = Judgement {
+        outcome: Outcome::Uninspected { reason, detail },
+        timings: Timings::default(),
+        trigger,
+        views: None,
+        source: None,
+        ..verdict.judgement
+    };
     Verdict { judgement, ..verdict }
 }

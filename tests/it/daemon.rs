@@ -11,7 +11,8 @@ use inspectord::imaging;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::inspectord::{Running, arg, command};
+use crate::genicam::Fake;
+use crate::inspectord::{Running, arg, command, run};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::subscriber::{Subscriber, eventually};
 
@@ -362,4 +363,150 @@ async fn a_second_daemon_on_the_same_store_is_refused() {
     second.refuses(1, &["store"]);
     assert!(Path::new(&floor.path("store")).exists());
     drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_triggers_at_once_and_for_one_part_get_a_verdict_each() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"");
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    for turn in ["first", "second"] {
+        let trigger = format!(r#"{{"part_id":"twin","turn":"{turn}"}}"#);
+        subscriber.publish("inspectord/floor/top/trigger", trigger).await;
+    }
+    let verdicts = subscriber.wait_for("/verdict", 2).await;
+    let told: Vec<_> = verdicts.iter().map(|v| (&v["part_id"], &v["trigger"]["turn"])).collect();
+    assert_eq!(told, [(&"twin".into(), &"first".into()), (&"twin".into(), &"second".into())]);
+    assert_ne!(verdicts[0]["id"], verdicts[1]["id"]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_views_is_one_part_with_the_verdict_of_the_worst() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 5);
+    // A picture that cannot be read makes the part that it belongs to uninspected.
+    fs::write(floor.path("in").join("0004b.png"), "this is no picture").unwrap();
+    let replay = format!("kind = \"folder\"\nmode = \"replay\"\npath = \"{}\"", arg(&floor.path("in")));
+    floor.configure("trigger = \"software\"\nviews = 3\nview_every_ms = 5\nthreshold = -1000.0", &replay);
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    for part in ["A", "B", "C"] {
+        subscriber.publish("inspectord/floor/top/trigger", format!(r#"{{"part_id":"{part}"}}"#)).await;
+        eventually("the part has its verdict", || {
+            subscriber.on("/verdict").iter().any(|v| v["part_id"] == part)
+        })
+        .await;
+    }
+    let verdicts = subscriber.on("/verdict");
+    let burst = &verdicts[0];
+    assert_eq!((&burst["decision"], &burst["views"]["count"]), (&"anomalous".into(), &3.into()), "{burst}");
+    let shown = burst["views"]["shown"].as_u64().unwrap();
+    assert_eq!(burst["source"]["name"], format!("{:04}.png", shown - 1), "the evidence is another view's");
+    let torn = &verdicts[1];
+    assert_eq!((&torn["decision"], &torn["reason"]), (&"uninspected".into(), &"camera".into()));
+    assert!(torn["detail"].as_str().unwrap().contains("view 3 of 3"), "{torn}");
+    // The replay has ended: the third part gets no frame, and its verdict says so.
+    assert_eq!((&verdicts[2]["reason"], verdicts.len()), (&"camera".into(), 3));
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_gets_a_verdict_for_every_tick_also_while_the_camera_is_down() {
+    let floor = Floor::new().await;
+    let later = floor.path("later");
+    floor.drop_pictures(0, 3);
+    floor.configure(
+        "trigger = \"timed\"\nevery_ms = 300",
+        &format!("kind = \"folder\"\npath = \"{}\"\nlook_every_ms = 20", arg(&later)),
+    );
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    for verdict in subscriber.wait_for("/verdict", 2).await {
+        assert_eq!((&verdict["decision"], &verdict["reason"]), (&"uninspected".into(), &"camera".into()));
+    }
+    fs::rename(floor.path("in"), &later).unwrap();
+    eventually("a tick was answered with a picture", || {
+        subscriber.on("/verdict").iter().any(|v| v["decision"] != "uninspected")
+    })
+    .await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"uninvited"}"#).await;
+    let reply = subscriber.wait_for("/reply", 1).await.remove(0);
+    assert!(reply["error"].as_str().unwrap().contains("takes no triggers"), "{reply}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    complete(&subscriber.on("/verdict"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gige_camera_that_dies_gets_its_line_back_by_itself() {
+    let Some(mut fake) = Fake::start(&[]) else { return };
+    let floor = Floor::new().await;
+    floor.configure(
+        "trigger = \"software\"\nregion = { x = 0, y = 0, width = 200, height = 100 }\npicture = { frozen = false }",
+        "kind = \"genicam\"\ncamera = \"127.0.0.1\"\nexpose = \"software\"\nexposure_us = 8000",
+    );
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"before"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
+    assert_ne!(verdict["decision"], "uninspected", "{verdict}");
+    fake.kill();
+    subscriber.wait_until("/state", |state| state["state"] == "down").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"meanwhile"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
+    assert_eq!((&verdict["decision"], &verdict["reason"]), (&"uninspected".into(), &"camera".into()));
+    let told = subscriber.on("/state").len();
+    fake.run();
+    eventually("the camera is back", || {
+        subscriber.on("/state")[told..].iter().any(|state| state["state"] == "up")
+    })
+    .await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"after"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 3).await.remove(2);
+    assert_ne!(verdict["decision"], "uninspected", "{verdict}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+}
+
+#[test]
+fn a_snapshot_shows_what_the_detector_would_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+    untrained::model(&architecture, 1).save(&path("model")).unwrap();
+    let settings = |more: &str| {
+        let text = format!(
+            "[store]\npath = \"{}\"\n[[camera]]\nname = \"top\"\nmodel = \"{}\"\n{more}\n\
+             source = {{ kind = \"simulated\", size = \"200x120\" }}\n",
+            arg(&path("store")),
+            arg(&path("model")),
+        );
+        fs::write(path("inspectord.toml"), text).unwrap();
+    };
+    let snapshot = |more: &[&str]| {
+        let (settings, out) = (path("inspectord.toml"), path("out.png"));
+        let mut arguments = vec!["snapshot", "--config", arg(&settings), "--out", arg(&out), "--json"];
+        arguments.extend(more);
+        run(&arguments)
+    };
+    settings(
+        "rotate = 90\nignore = [[[0, 0], [60, 0], [60, 200], [0, 200]]]\npicture = { min_brightness = 250 }",
+    );
+    let ended = snapshot(&["--camera", "top"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&told["size"]["width"], &told["hidden"]), (&120.into(), &0.5.into()), "{told}");
+    assert!(told["unfit"].as_str().unwrap().contains("too dark"), "{told}");
+    assert_eq!(imaging::load(&path("out.png")).unwrap().size(), Size::new(120, 200));
+    assert!(!path("store").exists());
+    settings("region = { x = 150, y = 0, width = 100, height = 100 }");
+    snapshot(&[]).refuses(1, &["200x120", "region"]);
+    snapshot(&["--camera", "side"]).refuses(2, &["side", "top"]);
 }

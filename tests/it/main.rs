@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod demo_broker;
 mod distill;
+mod genicam;
 mod goldens;
 mod hostile;
 mod http;

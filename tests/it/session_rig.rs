@@ -119,6 +119,7 @@ pub(crate) fn verdict(name: &str, sequence: u64) -> Verdict {
         outcome: Outcome::Inspected(finding),
         timings: Timings::default(),
         trigger: None,
+        views: None,
         source: None,
     };
     Verdict { id: Uuid::now_v7(), box_name: "box".into(), sequence, judgement, evidence: None }

@@ -32,6 +32,7 @@ fn judgement(camera: &str, score: f32) -> Judgement {
         }),
         timings: Timings::default(),
         trigger: None,
+        views: None,
         source: None,
     }
 }

@@ -6,9 +6,8 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
 use nokhwa::Camera as Nokhwa;
 use nokhwa::utils::{
     ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution,
@@ -65,6 +64,8 @@ const fn bayer(mosaic: Mosaic, samples: Samples) -> Option<PixelFormat> {
     Some(PixelFormat::Bayer(mosaic, samples))
 }
 
+/// A frame that seems older was stamped by a clock that was set meanwhile.
+const OLDEST: Duration = Duration::from_secs(60);
 /// The most sizes and rates that are asked for; some drivers list endlessly.
 const MAX_LISTED: usize = 512;
 
@@ -196,7 +197,7 @@ impl Grabber for Stream {
         };
         let monotonic = meta.flags & Flags::TIMESTAMP_MASK == Flags::TIMESTAMP_MONOTONIC;
         let age = monotonic.then(|| since_boot()?.checked_sub(meta.timestamp.into())).flatten();
-        let taken = age.and_then(|age: Duration| Timestamp::now().checked_sub(age).ok());
+        let taken = age.and_then(|age: Duration| Instant::now().checked_sub(age)).map(|t| t.min(arrived));
         Ok(Grabbed { pixels, taken, arrived })
     }
 }
@@ -239,9 +240,10 @@ impl Grabber for Webcam {
     fn grab(&mut self) -> Result<Grabbed, GrabError> {
         let frame = self.camera.frame().map_err(|e| GrabError::Lost(e.to_string()))?;
         let arrived = Instant::now();
-        let taken = frame
-            .capture_timestamp()
-            .and_then(|t| Timestamp::from_nanosecond(t.as_nanos().try_into().ok()?).ok());
+        // nokhwa has turned the driver's monotonic stamp into UTC, a moment ago.
+        let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = frame.capture_timestamp().and_then(|taken| utc.checked_sub(taken));
+        let taken = age.filter(|age| *age < OLDEST).and_then(|age| arrived.checked_sub(age));
         let size = self.mode.size;
         let bytes = frame.buffer().to_vec();
         let layout = FORMATS.iter().find(|(_, format, _)| *format == self.mode.format).and_then(|f| f.2);

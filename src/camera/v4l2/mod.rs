@@ -12,10 +12,9 @@ mod watched;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use super::pace::Pace;
-use super::{Camera, CameraError, CameraListing, Mode, Next, V4l2Options};
+use super::{Camera, CameraError, CameraKind, CameraListing, Mode, Next, V4l2Options};
+use crate::clock::{self, SystemClock};
 use crate::frame::{CameraId, Frame};
 use watched::{GrabError, Waited, Watched};
 
@@ -32,7 +31,8 @@ pub(super) fn list() -> Vec<CameraListing> {
             Err(e) => (String::new(), Vec::new(), Some(format!("cannot be asked: {e}"))),
         };
         let device = find::stable_name(&node, Path::new(DEV));
-        listings.push(CameraListing { device, node: node.display().to_string(), name, modes, problem });
+        let node = node.display().to_string();
+        listings.push(CameraListing { kind: CameraKind::V4l2, device, node, name, modes, problem });
     }
     listings
 }
@@ -85,15 +85,11 @@ impl Camera for V4l2Camera {
             Ok(Waited::Nothing) => Ok(Next::Nothing),
             Ok(Waited::Frame(frame)) => {
                 self.pace.delivered();
-                let now = Timestamp::now();
-                let captured_at = frame.taken.filter(|taken| *taken <= now).unwrap_or(now);
-                // The exposure lies before its arrival by what the driver's stamp says.
-                let age = now.duration_since(captured_at).unsigned_abs();
-                let captured = Instant::now().checked_sub(age).unwrap_or(frame.arrived);
+                let captured = frame.taken.unwrap_or(frame.arrived);
                 Ok(Next::Frame(Box::new(Frame {
                     pixels: frame.pixels,
-                    captured_at,
-                    captured: captured.min(frame.arrived),
+                    captured_at: clock::utc_of(&SystemClock, captured),
+                    captured,
                     capture_time: asked.elapsed(),
                     source: None,
                     planted: None,

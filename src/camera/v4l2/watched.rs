@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use crate::frame::Pixels;
@@ -19,8 +18,8 @@ use crate::frame::Pixels;
 #[derive(Debug)]
 pub(super) struct Grabbed {
     pub(super) pixels: Pixels,
-    /// When it was taken, if the driver says.
-    pub(super) taken: Option<Timestamp>,
+    /// When it was taken, if the driver says; not after its arrival.
+    pub(super) taken: Option<Instant>,
     /// When it arrived.
     pub(super) arrived: Instant,
 }

@@ -137,9 +137,15 @@ fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
 
 fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
     let name = camera.name.as_str();
-    let live = camera.source.is_live();
+    // One that waits for its line's signal delivers nothing by itself.
+    let live = camera.source.is_live() && !camera.source.exposes_by_line();
     let delivered = camera::open(&camera.name, &camera.source, HashSet::new()).and_then(|mut opened| {
-        let first = if live { opened.next(FIRST_FRAME)? } else { Next::Nothing };
+        let first = if live {
+            opened.expose()?;
+            opened.next(FIRST_FRAME)?
+        } else {
+            Next::Nothing
+        };
         Ok((opened.describe(), first))
     });
     let (state, detail) = match (delivered, daemon) {

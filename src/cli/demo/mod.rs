@@ -21,7 +21,9 @@ use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Planted, Size};
 use crate::imaging::View;
-use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, WhenFull};
+use crate::pipeline::{
+    BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, Views, WhenFull,
+};
 use crate::publish;
 use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
@@ -154,7 +156,15 @@ fn plan(
         Ok(Detector::open(model.clone(), &detector::Options::default())?)
     });
     let mode = CaptureMode::Free { when_full: WhenFull::Wait };
-    let line = LinePlan { camera, source, view: View::default(), mode, deadline: None, open_detector };
+    let line = LinePlan {
+        camera,
+        source,
+        view: View::default(),
+        mode,
+        views: Views::default(),
+        deadline: None,
+        open_detector,
+    };
     Ok(ServicePlan {
         box_name: BOX.to_owned(),
         lines: vec![line],
