@@ -1,7 +1,8 @@
 //! `inspectord retrain`: one retraining of one camera's model, which is also what the daemon runs beside itself.
 //!
 //! Out: a new version, and what the gate said of it; progress on standard error, or JSON lines. Runs at the lowest
-//! priority there is, unless the settings say otherwise, since a production line inspects on the same processor. Not here: the retraining (`retrain`).
+//! priority there is, unless the settings say otherwise, since a production line inspects on the same processor. Not
+//! here: the retraining (`retrain`).
 
 use std::io::{self, Write};
 
