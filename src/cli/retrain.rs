@@ -1,7 +1,8 @@
 //! `inspectord retrain`: one retraining of one camera's model, which is also what the daemon runs beside itself.
 //!
 //! Out: a new version, and what the gate said of it; progress on standard error, or JSON lines. Runs at the lowest
-//! priority there is, since a production line inspects on the same processor. Not here: the retraining (`retrain`).
+//! priority there is, unless the settings say otherwise, since a production line inspects on the same processor. Not
+//! here: the retraining (`retrain`).
 
 use std::io::{self, Write};
 
@@ -65,7 +66,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let subject = keeping::subject(models::one(&settings, args.camera.as_ref())?);
     // Before any thread is there: threads inherit what the first one has.
-    step_back(settings.retrain.idle);
+    if settings.retrain.idle {
+        step_back();
+    }
     let threads = settings.retrain.threads;
     // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
     let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -126,13 +129,10 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lowest priority: whoever else wants the processor goes first, and if `idle`, whoever wants the disk.
-fn step_back(idle: bool) {
+/// The lowest priority: whoever else wants the processor or the disk goes first.
+fn step_back() {
     if let Err(error) = rustix::process::nice(19) {
         warn!(%error, "cannot lower the priority; inspection may be slowed down");
-    }
-    if !idle {
-        return;
     }
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the call reads the structure that it is given, and 0 means the calling thread.
