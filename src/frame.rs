@@ -2,6 +2,8 @@
 //!
 //! Pure data with its invariants; no decoding (`imaging`), no hardware (`camera`), no clocks.
 
+mod format;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use format::{Mosaic, PixelFormat, Samples};
 
 /// The longest side a picture may have, in pixels; larger ones are refused before memory is taken.
 pub const MAX_PICTURE_SIDE: u32 = 16_384;
@@ -205,24 +209,6 @@ impl fmt::Debug for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Picture({})", self.size)
     }
-}
-
-/// How a camera lays out pixels it did not compress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PixelFormat {
-    /// One byte of brightness a pixel.
-    Mono8,
-    /// R, G, B bytes.
-    Rgb8,
-    /// B, G, R bytes.
-    Bgr8,
-    /// Y0 U Y1 V, two pixels in four bytes.
-    Yuyv,
-    /// U Y0 V Y1, two pixels in four bytes.
-    Uyvy,
-    /// A full plane of Y, then a half-size plane of interleaved U V.
-    Nv12,
 }
 
 /// What a camera delivered, as it delivered it.

@@ -9,99 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::frame::CameraId;
-use crate::telemetry::{self, Counter, Histogram};
-use crate::verdict::{Decision, ModelRef, Reason, Threshold, Timings};
+use crate::telemetry;
+use crate::verdict::{ModelRef, Threshold};
+
+mod counters;
+mod news;
+
+pub use self::counters::{CounterValues, Counters, Latencies};
+pub use self::news::{ModelNews, Retraining};
 
 /// A stage without a sign of life for this long has hung: the watchdog is no longer fed, and `/healthz` says so.
 pub const STALL: Duration = Duration::from_secs(60);
-
-/// A line's counters; each only rises.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Frames that became parts.
-    pub accepted: Counter,
-    /// Frames of a free-running camera that were let go because the line was busy (`when_full = "skip"`).
-    pub skipped: Counter,
-    /// Triggers that became parts.
-    pub triggers: Counter,
-    /// Verdicts `ok`.
-    pub ok: Counter,
-    /// Verdicts `anomalous`.
-    pub anomalous: Counter,
-    /// Verdicts `uninspected` because of the camera.
-    pub uninspected_camera: Counter,
-    /// Verdicts `uninspected` because more came than can be inspected.
-    pub uninspected_overload: Counter,
-    /// Verdicts `uninspected` because the deadline came first.
-    pub uninspected_deadline: Counter,
-    /// Verdicts `uninspected` because the model could not be run.
-    pub uninspected_model: Counter,
-    /// Verdicts `uninspected` for any other reason.
-    pub uninspected_internal: Counter,
-    /// Times the camera was lost or could not be opened.
-    pub camera_failures: Counter,
-    /// Times the inference stage was restarted after a panic.
-    pub inference_restarts: Counter,
-    /// Verdicts that the store refused although it had been asked again and again; always 0 on a healthy disk.
-    pub unrecorded: Counter,
-}
-
-/// [`Counters`] at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "each field is documented on `Counters`")]
-pub struct CounterValues {
-    pub accepted: u64,
-    pub skipped: u64,
-    pub triggers: u64,
-    pub ok: u64,
-    pub anomalous: u64,
-    pub uninspected_camera: u64,
-    pub uninspected_overload: u64,
-    pub uninspected_deadline: u64,
-    pub uninspected_model: u64,
-    pub uninspected_internal: u64,
-    pub camera_failures: u64,
-    pub inference_restarts: u64,
-    pub unrecorded: u64,
-}
-
-impl Counters {
-    /// Their values now.
-    pub fn values(&self) -> CounterValues {
-        CounterValues {
-            accepted: self.accepted.get(),
-            skipped: self.skipped.get(),
-            triggers: self.triggers.get(),
-            ok: self.ok.get(),
-            anomalous: self.anomalous.get(),
-            uninspected_camera: self.uninspected_camera.get(),
-            uninspected_overload: self.uninspected_overload.get(),
-            uninspected_deadline: self.uninspected_deadline.get(),
-            uninspected_model: self.uninspected_model.get(),
-            uninspected_internal: self.uninspected_internal.get(),
-            camera_failures: self.camera_failures.get(),
-            inference_restarts: self.inference_restarts.get(),
-            unrecorded: self.unrecorded.get(),
-        }
-    }
-
-    pub(crate) fn count(&self, decision: Decision, reason: Option<Reason>) {
-        match (decision, reason) {
-            (Decision::Ok, _) => &self.ok,
-            (Decision::Anomalous, _) => &self.anomalous,
-            (Decision::Uninspected, Some(Reason::Camera)) => &self.uninspected_camera,
-            (Decision::Uninspected, Some(Reason::Overload)) => &self.uninspected_overload,
-            (Decision::Uninspected, Some(Reason::Deadline)) => &self.uninspected_deadline,
-            (Decision::Uninspected, Some(Reason::Model)) => &self.uninspected_model,
-            (Decision::Uninspected, Some(Reason::Internal) | None) => &self.uninspected_internal,
-        }
-        .increment();
-    }
-}
 
 /// Whether a line's camera delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,54 +41,6 @@ pub enum CameraStatus {
     },
     /// Its replay is over; it will deliver nothing more.
     Ended,
-}
-
-/// Where a line's time goes, in one histogram per stage; stages that a part did not reach do not count.
-#[derive(Debug, Default)]
-pub struct Latencies {
-    /// Asking the camera until having the frame.
-    pub capture: Histogram,
-    /// Waiting in queues.
-    pub queue: Histogram,
-    /// Decoding, cutting out, resizing.
-    pub prepare: Histogram,
-    /// The networks, the map and the score.
-    pub infer: Histogram,
-    /// From exposure to judgement.
-    pub total: Histogram,
-    /// From judgement to being durable on disk.
-    pub record: Histogram,
-}
-
-impl Latencies {
-    /// Each with its name.
-    pub fn stages(&self) -> [(&'static str, &Histogram); 6] {
-        let Self { capture, queue, prepare, infer, total, record } = self;
-        [
-            ("capture", capture),
-            ("queue", queue),
-            ("prepare", prepare),
-            ("infer", infer),
-            ("total", total),
-            ("record", record),
-        ]
-    }
-
-    pub(crate) fn judged(&self, timings: &Timings) {
-        let Timings { capture, queue, prepare, infer, total } = *timings;
-        let stages = [
-            (&self.capture, capture),
-            (&self.queue, queue),
-            (&self.prepare, prepare),
-            (&self.infer, infer),
-            (&self.total, total),
-        ];
-        for (histogram, milliseconds) in stages {
-            if milliseconds > 0.0 {
-                histogram.observe(Duration::try_from_secs_f32(milliseconds / 1e3).unwrap_or_default());
-            }
-        }
-    }
 }
 
 /// The bounded queue in front of a stage.
@@ -190,6 +63,13 @@ struct Status {
     detector_fault: Option<String>,
 }
 
+/// Who judges, and what it holds scores against unless told otherwise.
+#[derive(Debug, Clone)]
+struct Judge {
+    model: ModelRef,
+    own_threshold: Threshold,
+}
+
 /// One line's health; clones share it.
 #[derive(Debug, Clone)]
 pub struct LineHealth(Arc<Inner>);
@@ -197,7 +77,8 @@ pub struct LineHealth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     camera: CameraId,
-    model: ModelRef,
+    judge: Mutex<Judge>,
+    news: Mutex<ModelNews>,
     threshold: AtomicU32,
     counters: Counters,
     latencies: Latencies,
@@ -230,6 +111,8 @@ pub struct Snapshot {
     pub threshold: Threshold,
     /// What it counted.
     pub counters: CounterValues,
+    /// What is told of its models.
+    pub news: ModelNews,
 }
 
 /// The stages of a line, each of which must show signs of life.
@@ -267,7 +150,8 @@ impl LineHealth {
         let beat = |_| Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) };
         Self(Arc::new(Inner {
             camera,
-            model,
+            judge: Mutex::new(Judge { model, own_threshold: threshold }),
+            news: Mutex::default(),
             threshold: AtomicU32::new(threshold.0.to_bits()),
             counters: Counters::default(),
             latencies: Latencies::default(),
@@ -311,10 +195,19 @@ impl LineHealth {
     /// Everything, now.
     pub fn snapshot(&self) -> Snapshot {
         let Status { camera, since, last_frame_at, detector_fault } = self.status().clone();
-        let model = self.0.model.clone();
-        let threshold = self.threshold();
-        let counters = self.0.counters.values();
-        Snapshot { camera, since, last_frame_at, detector_fault, model, threshold, counters }
+        let model = self.judge().model.clone();
+        let (threshold, counters) = (self.threshold(), self.0.counters.values());
+        let news = self.news().clone();
+        Snapshot { camera, since, last_frame_at, detector_fault, model, threshold, counters, news }
+    }
+
+    /// Changes what is told of the line's models.
+    pub fn tell(&self, change: impl FnOnce(&mut ModelNews)) {
+        change(&mut self.news());
+    }
+
+    fn news(&self) -> MutexGuard<'_, ModelNews> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the line holds scores against.
@@ -322,10 +215,28 @@ impl LineHealth {
         Threshold(f32::from_bits(self.0.threshold.load(Ordering::Relaxed)))
     }
 
-    /// Holds scores against another value from the next part on, until the program ends.
-    pub(crate) fn set_threshold(&self, threshold: Threshold) {
+    /// Holds scores against another value, or the model's own, from the next part on until the program ends or another
+    /// model version runs, whose scores are others.
+    pub(crate) fn set_threshold(&self, threshold: Option<Threshold>) -> Threshold {
+        let threshold = threshold.unwrap_or(self.judge().own_threshold);
         info!(camera = %self.0.camera, threshold = threshold.0, "threshold changed by command");
         self.0.threshold.store(threshold.0.to_bits(), Ordering::Relaxed);
+        threshold
+    }
+
+    /// A detector was opened. One of the same model changes nothing: a threshold that was commanded still holds.
+    pub(crate) fn runs(&self, model: ModelRef, own_threshold: Threshold) {
+        let mut judge = self.judge();
+        if judge.model != model {
+            let (camera, version) = (&self.0.camera, &model.version);
+            info!(%camera, version, threshold = own_threshold.0, "another model version runs");
+            *judge = Judge { model, own_threshold };
+            self.0.threshold.store(own_threshold.0.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.0.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stage that has shown no sign of life for longer than `limit`, if there is one.

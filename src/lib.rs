@@ -11,6 +11,7 @@ pub mod health;
 pub mod imaging;
 pub mod pipeline;
 pub mod publish;
+pub mod retrain;
 pub mod settings;
 pub mod shutdown;
 pub mod store;

@@ -21,11 +21,11 @@ mod journal;
 /// Safe to call more than once; only the first call has an effect.
 pub fn init(default_filter: &str) {
     let filter = EnvFilter::try_from_env("INSPECTORD_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let _already_set = match Journal::behind_stderr() {
-        Some(journal) => tracing_subscriber::registry().with(filter).with(journal).try_init(),
+    let _first_call = match Journal::behind_stderr() {
+        Some(journal) => tracing_subscriber::registry().with(filter).with(journal).try_init().is_ok(),
         None => {
             let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-            lines.with_target(false).try_init()
+            lines.with_target(false).try_init().is_ok()
         }
     };
 }

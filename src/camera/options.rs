@@ -75,9 +75,11 @@ pub enum V4l2Format {
     Uyvy,
     /// YUV 4:2:0 in two planes.
     Nv12,
+    /// One colour a pixel, 8 to 12 bits, of industrial cameras without a processor of their own.
+    Bayer,
     /// JPEG frames: the only way to large pictures at full rate over USB 2.
     Mjpeg,
-    /// 8-bit brightness, of monochrome cameras.
+    /// Brightness, 8 to 16 bits, of monochrome cameras.
     Grey,
 }
 
@@ -132,6 +134,11 @@ impl Default for SimulatedOptions {
 }
 
 impl Options {
+    /// Whether frames come from hardware: what is not taken now is gone, and no two are alike.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::V4l2(_))
+    }
+
     /// Every fault, as the key's path inside the section and what is wrong with it.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Faults(Vec::new());

@@ -15,10 +15,15 @@ pub mod evaluate;
 pub mod history;
 pub mod inspect;
 mod judging;
+mod keeping;
+pub mod models;
 mod progress;
 mod report;
+pub mod retrain;
 pub mod run;
+mod shipped;
 mod signals;
+pub mod snapshot;
 pub mod train;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,11 +52,14 @@ enum Command {
     Demo(demo::Args),
     Check(check::Args),
     Cameras(cameras::Args),
+    Snapshot(snapshot::Args),
     Train(train::Args),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
     Distill(distill::Args),
+    Models(models::Args),
+    Retrain(retrain::Args),
     History(history::Args),
     Bench(bench::Args),
 }
@@ -63,11 +71,14 @@ impl Command {
             Self::Demo(args) => demo::run(args),
             Self::Check(args) => check::run(args),
             Self::Cameras(args) => cameras::run(args),
+            Self::Snapshot(args) => snapshot::run(args),
             Self::Train(args) => train::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Distill(args) => distill::run(args),
+            Self::Models(args) => models::run(args),
+            Self::Retrain(args) => retrain::run(args),
             Self::History(args) => history::run(args),
             Self::Bench(args) => bench::run(args),
         }

@@ -10,10 +10,12 @@ use clap::Args as ClapArgs;
 use tracing::info;
 
 use super::common::SettingsArgs;
+use super::keeping;
 use crate::detector;
 use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Service, ServicePlan};
+use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan};
+use crate::retrain::{self, Keeper};
 use crate::settings::{Camera, Settings, TriggerMode};
 use crate::web::{self, Watched, Web};
 
@@ -35,9 +37,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let shutdown = super::signals::shutdown()?;
     let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
-    let service = Service::start(plan(settings))?;
+    let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
+    let service = Service::start(plan(settings, keepers))?;
+    let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
     let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     service.run(&shutdown, args.until_end);
+    if let Some(keeping) = keeping {
+        keeping.stop();
+    }
     let unpublished = service.stop();
     drop(web);
     info!(unpublished, "stopped");
@@ -57,20 +64,22 @@ pub(super) fn serve(options: &web::Options, box_name: String, service: &Service)
 }
 
 /// What the settings ask the service to do.
-fn plan(settings: Settings) -> ServicePlan {
-    let Settings { box_name, cameras, mqtt, store, inference, .. } = settings;
-    let lines = cameras.into_iter().map(|camera| line(camera, inference.clone())).collect();
+fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
+    let Settings { box_name, cameras, mqtt, store, inference, retrain, .. } = settings;
+    let lines = cameras.into_iter().map(|camera| line(camera, inference.clone(), &retrain)).collect();
     ServicePlan {
         box_name: box_name.to_string(),
         lines,
         mqtt: mqtt.enabled.then_some(mqtt),
         store,
         observer: None,
+        keepers,
     }
 }
 
-fn line(camera: Camera, inference: detector::Options) -> LinePlan {
-    let Camera { name, model, source, region, trigger, threshold } = camera;
+fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
+    let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
+    let Camera { name, model, source, view, trigger, threshold, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -79,11 +88,15 @@ fn line(camera: Camera, inference: detector::Options) -> LinePlan {
         }
     };
     let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
-        let mut detector = Detector::open(CalibratedModel::load(&model)?, &inference)?;
+        let model = match &registry {
+            Some(registry) => registry.load_active()?,
+            None => CalibratedModel::load(&model)?,
+        };
+        let mut detector = Detector::open(model, &inference)?;
         if let Some(threshold) = threshold {
             detector.set_threshold(threshold);
         }
         Ok(detector)
     });
-    LinePlan { camera: name, source, region, mode, deadline, open_detector }
+    LinePlan { camera: name, source, view, mode, deadline, open_detector }
 }

@@ -13,8 +13,9 @@ pub mod untrained;
 
 use thiserror::Error;
 
-use crate::efficientad::{CalibratedModel, maps};
+use crate::efficientad::{Architecture, CalibratedModel, maps};
 use crate::frame::{Picture, Region, Size, check_picture_size};
+use crate::imaging::{Grid, Mask};
 use crate::verdict::{Finding, ModelRef, Threshold};
 
 pub use cpu::Cpu;
@@ -48,6 +49,9 @@ pub enum InspectorError {
     /// The map holds a value that is not a finite number.
     #[error("the model's map is not finite: its weights or its input are damaged")]
     NotFinite,
+    /// The mask leaves nothing to be looked at.
+    #[error("the camera's mask hides everything that the model can see: show it more")]
+    Hidden,
     /// The device failed; another engine may still work.
     #[error("the {engine} engine failed: {message}")]
     Device {
@@ -180,14 +184,43 @@ impl Detector {
 
     /// Judges one picture, resized to [`Detector::input`] from the part `viewed` of the captured picture.
     ///
-    /// A map with a value that is not finite is an error, never a finding.
+    /// # Errors
+    /// As [`Detector::inspect_visible`].
     pub fn inspect(&mut self, prepared: &Picture, viewed: Region) -> Result<Inspection, InspectorError> {
+        self.inspect_visible(prepared, viewed, None)
+    }
+
+    /// Judges one picture by what the mask of its viewed part leaves visible: score, peak, regions and map.
+    ///
+    /// # Errors
+    /// A map with a value that is not finite is an error, never a finding; so is one of which nothing is visible.
+    pub fn inspect_visible(
+        &mut self,
+        prepared: &Picture,
+        viewed: Region,
+        mask: Option<&Mask>,
+    ) -> Result<Inspection, InspectorError> {
         let size = Size::new(viewed.width, viewed.height);
         check_picture_size(size).map_err(|_| InspectorError::View(size))?;
         let maps = self.engine.infer(&[prepared])?;
-        let raw = maps.into_iter().next().expect("an engine returns a map per picture: this is a bug");
+        let mut raw = maps.into_iter().next().expect("an engine returns a map per picture: this is a bug");
         let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
-        let map = AnomalyMap { size, values: maps::full_size(&raw.values, rows, columns, size) };
+        // Asked before anything is hidden: damage is damage wherever it shows.
+        if !raw.values.iter().all(|value| value.is_finite()) {
+            return Err(InspectorError::NotFinite);
+        }
+        let grid = Grid { rows, columns, padding: Architecture::MAP_PADDING };
+        let silence = match mask.filter(|mask| mask.size() == size) {
+            Some(mask) => {
+                Some((mask, mask.silence_cells(&mut raw.values, grid).ok_or(InspectorError::Hidden)?))
+            }
+            None => None,
+        };
+        let mut values = maps::full_size(&raw.values, rows, columns, size);
+        if let Some((mask, floor)) = silence {
+            mask.silence(&mut values, floor);
+        }
+        let map = AnomalyMap { size, values };
         let finding = finding::judge(&map, viewed, self.threshold, self.model.clone())?;
         Ok(Inspection { finding, map })
     }
@@ -196,6 +229,8 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Pixels;
+    use crate::imaging::{self, Areas, Preparation, Prepared, View};
 
     struct Fixed(Vec<f32>);
 
@@ -230,6 +265,35 @@ mod tests {
         assert_eq!(inspection.map.size, Size::new(10, 10));
         detector.set_threshold(Threshold(2.0));
         assert!(detector.inspect(&picture, viewed).unwrap().finding.regions.is_empty());
+    }
+
+    #[test]
+    fn what_a_mask_hides_makes_no_anomaly() {
+        let areas = |ignore| Areas { ignore: vec![ignore], ..Areas::default() };
+        let view = |ignore| View { areas: areas(ignore), ..View::default() };
+        let picture = Picture::new(Size::new(256, 256), vec![0; 256 * 256 * 3]).unwrap();
+        let pixels = Pixels::Encoded(imaging::png(&picture));
+        let masked = |ignore| {
+            let mut preparation = Preparation::open(&view(ignore), Size::new(256, 256)).unwrap();
+            preparation.look(&pixels).unwrap()
+        };
+        // Of the 10 by 10 cells, those without values around the 2 by 2 included, the worst is the upper right one.
+        let mut detector = detector([0.2, 2.0, 0.1, 0.4]);
+        let hidden = masked(vec![[128, 0], [256, 0], [256, 128], [128, 128]]);
+        let finding = |d: &mut Detector, p: &Prepared| {
+            d.inspect_visible(&p.input, p.viewed, p.mask.as_deref()).unwrap()
+        };
+        let inspection = finding(&mut detector, &hidden);
+        assert!(inspection.finding.score.0 < 0.5 && inspection.finding.regions.is_empty());
+        let [x, y] = inspection.finding.peak;
+        assert!(!hidden.mask.as_ref().unwrap().hides(x, y), "{x} {y}");
+        let kept = masked(vec![[0, 0], [100, 0], [100, 256], [0, 256]]);
+        let whole = detector.inspect(&picture, kept.viewed).unwrap().finding.score;
+        assert_eq!(finding(&mut detector, &kept).finding.score, whole);
+        // Nothing that the model can see is left.
+        let nothing = masked(vec![[0, 0], [256, 0], [256, 200], [0, 200]]);
+        let refused = detector.inspect_visible(&nothing.input, nothing.viewed, nothing.mask.as_deref());
+        assert!(matches!(refused, Err(InspectorError::Hidden)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn evidence_bytes(pixels: &Pixels) -> (Cow<'_, [u8]>, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{PixelFormat, Size};
+    use crate::frame::{PixelFormat, Samples, Size};
     use crate::imaging::decode_bytes;
 
     #[test]
@@ -62,7 +62,8 @@ mod tests {
         assert_eq!(evidence_bytes(&jpeg), (Cow::Borrowed(&[0xff, 0xd8, 0xff, 0xe0][..]), "jpg"));
         let text = Pixels::Encoded(b"hello".to_vec());
         assert_eq!(evidence_bytes(&text), (Cow::Borrowed(&b"hello"[..]), "bin"));
-        let raw = |bytes| Pixels::Raw { size: Size::new(2, 2), format: PixelFormat::Mono8, stride: 2, bytes };
+        let format = PixelFormat::Mono(Samples::U8);
+        let raw = |bytes| Pixels::Raw { size: Size::new(2, 2), format, stride: 2, bytes };
         let whole = raw(vec![1, 2, 3, 4]);
         let (png, extension) = evidence_bytes(&whole);
         assert_eq!((decode_bytes(&png).unwrap(), extension), (decode(&whole).unwrap(), "png"));

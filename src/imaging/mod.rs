@@ -3,22 +3,32 @@
 //! In: [`crate::frame::Pixels`]. Out: [`crate::frame::Picture`], PNG bytes. Pure functions and reusable state, run by
 //! whichever thread calls. Not here: networks (`efficientad`, `detector`), hardware (`camera`).
 
+mod bayer;
 mod canvas;
 mod decode;
 mod encode;
+mod fitness;
 mod font;
 mod heatmap;
 mod jpeg;
+mod mask;
+mod orient;
+mod overlay;
 mod palette;
 mod prepare;
 mod raw;
 mod region;
 mod resize;
+mod samples;
 
 pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
 pub use encode::{evidence_bytes, png};
+pub use fitness::{Bounds, Measured, Unfit};
 pub use heatmap::{Heat, HeatmapError, heatmap};
-pub use prepare::{Preparation, PrepareError, Prepared};
+pub use mask::{Areas, Grid, MAX_CORNERS, MAX_POLYGONS, Mask, MaskError, Polygon};
+pub use orient::{Flip, Orientation, Rotation};
+pub use overlay::overlay;
+pub use prepare::{Preparation, PrepareError, Prepared, View};
 pub use region::{RegionError, check_region, crop, whole};
 pub use resize::Resizer;
 

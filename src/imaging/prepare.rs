@@ -1,36 +1,69 @@
 //! Preparation: from what a camera delivered to the picture that the networks see.
 //!
-//! In: [`Pixels`]. Out: [`Prepared`]. Called by the pipeline's prepare stage, which lends its [`Resizer`].
+//! In: [`Pixels`]. Out: [`Prepared`], or why this picture is not to be judged. Owned by the pipeline's prepare stage; keeps
+//! the resizer's memory, the mask and the last frame's fingerprint from one frame to the next.
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::decode::{DecodeError, decode};
-use super::region::{RegionError, whole};
+use super::decode::{DecodeError, LoadError, decode};
+use super::fitness::{self, Bounds, Fingerprint, Measured, Unfit};
+use super::mask::{Areas, LoadedAreas, Mask, MaskError};
+use super::orient::Orientation;
+use super::region::{RegionError, check_region, whole};
 use super::resize::Resizer;
 use crate::frame::{Picture, Pixels, Region, Size};
 
-/// How one camera's frames are made fit for its model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preparation {
+/// How one camera's pictures are looked at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// How they are brought upright; what follows is in pixels of the upright picture.
+    pub orientation: Orientation,
     /// The part that is inspected; the whole picture where there is none.
     pub region: Option<Region>,
-    /// The size that the model reads.
-    pub input: Size,
+    /// What of that part counts.
+    pub areas: Areas,
+    /// What they must keep within.
+    pub bounds: Bounds,
+}
+
+/// What makes one camera's frames fit for its model.
+#[derive(Debug)]
+pub struct Preparation {
+    view: View,
+    areas: LoadedAreas,
+    input: Size,
+    resizer: Resizer,
+    mask: Option<CachedMask>,
+    last: Option<Fingerprint>,
+}
+
+/// A mask, what it was made for, and which pixels of the networks' picture it hides.
+#[derive(Debug)]
+struct CachedMask {
+    picture: Size,
+    mask: Arc<Mask>,
+    hidden: Vec<bool>,
 }
 
 /// A frame, decoded and made fit.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The whole picture, as captured.
+    /// The whole picture, upright.
     pub captured: Picture,
     /// The part of it that the model sees.
     pub viewed: Region,
+    /// What of that part counts; all of it where there is none.
+    pub mask: Option<Arc<Mask>>,
     /// That part, at the size that the model reads.
     pub input: Picture,
+    /// What it is like.
+    pub measured: Measured,
 }
 
 /// Why a frame cannot be made fit.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error, PartialEq)]
 pub enum PrepareError {
     /// It cannot be decoded.
     #[error(transparent)]
@@ -38,60 +71,143 @@ pub enum PrepareError {
     /// It has no such region.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// It has no such mask.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// It shows too little to be judged.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
 impl Preparation {
-    /// Decodes `pixels`, cuts the region out and resizes it.
+    /// What makes pictures fit for a model that reads `input`, seen as `view` says.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the mask picture cannot be read.
+    pub fn open(view: &View, input: Size) -> Result<Self, LoadError> {
+        let areas = LoadedAreas::load(&view.areas)?;
+        Ok(Self { view: view.clone(), areas, input, resizer: Resizer::new(), mask: None, last: None })
+    }
+
+    /// Decodes `pixels`, brings them upright, cuts the region out, resizes it and looks whether it can be judged.
     ///
     /// # Errors
     /// [`PrepareError`]; the next frame may be fine.
-    pub fn prepare(&self, pixels: &Pixels, resizer: &mut Resizer) -> Result<Prepared, PrepareError> {
-        let captured = decode(pixels)?;
-        let viewed = self.region.unwrap_or_else(|| whole(captured.size()));
-        let input = resizer.resize_region(&captured, viewed, self.input)?;
-        Ok(Prepared { captured, viewed, input })
+    pub fn prepare(&mut self, pixels: &Pixels) -> Result<Prepared, PrepareError> {
+        if self.view.bounds.frozen {
+            let fingerprint = Fingerprint::of(pixels);
+            if self.last.replace(fingerprint) == Some(fingerprint) {
+                return Err(Unfit::Frozen.into());
+            }
+        }
+        let prepared = self.look(pixels)?;
+        self.view.bounds.check(prepared.measured)?;
+        Ok(prepared)
+    }
+
+    /// As [`Preparation::prepare`], for a person who looks: also what is too dark, too bright or blurred.
+    ///
+    /// # Errors
+    /// [`PrepareError`], never for being unfit.
+    pub fn look(&mut self, pixels: &Pixels) -> Result<Prepared, PrepareError> {
+        let captured = self.view.orientation.apply(decode(pixels)?);
+        let viewed = self.view.region.unwrap_or_else(|| whole(captured.size()));
+        check_region(viewed, captured.size())?;
+        let input = self.resizer.resize_region(&captured, viewed, self.input)?;
+        let cached = self.mask(captured.size(), viewed, &input)?;
+        let measured = fitness::measure(&input, cached.map(|cached| &cached.hidden[..]));
+        let mask = cached.map(|cached| cached.mask.clone());
+        Ok(Prepared { captured, viewed, mask, input, measured })
+    }
+
+    /// Made once, and again only when the camera's picture changes its size.
+    fn mask(
+        &mut self,
+        picture: Size,
+        viewed: Region,
+        input: &Picture,
+    ) -> Result<Option<&CachedMask>, MaskError> {
+        if self.areas.hide_nothing() {
+            return Ok(None);
+        }
+        if self.mask.as_ref().is_none_or(|cached| cached.picture != picture) {
+            let mask = self.areas.mask(picture, viewed)?;
+            let hidden = mask.resized(input.size());
+            self.mask = Some(CachedMask { picture, mask: Arc::new(mask), hidden });
+        }
+        Ok(self.mask.as_ref())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::PixelFormat;
+    use crate::frame::{PixelFormat, Samples};
+    use crate::imaging::{Flip, Rotation, crop};
 
     fn grey(width: u32, height: u32) -> Pixels {
         let bytes = (0..width * height).map(|i| (i % width) as u8).collect();
-        Pixels::Raw {
-            size: Size::new(width, height),
-            format: PixelFormat::Mono8,
-            stride: width as usize,
-            bytes,
-        }
+        let format = PixelFormat::Mono(Samples::U8);
+        Pixels::Raw { size: Size::new(width, height), format, stride: width as usize, bytes }
     }
+
+    fn preparation(view: View, input: Size) -> Preparation {
+        Preparation::open(&view, input).unwrap()
+    }
+
+    const REGION: Region = Region { x: 100, y: 0, width: 50, height: 40 };
 
     #[test]
     fn the_model_sees_its_region_and_nothing_beside_it() {
-        let region = Region { x: 100, y: 0, width: 50, height: 40 };
-        let preparation = Preparation { region: Some(region), input: Size::new(25, 20) };
-        let prepared = preparation.prepare(&grey(200, 40), &mut Resizer::new()).unwrap();
-        assert_eq!((prepared.viewed, prepared.captured.size()), (region, Size::new(200, 40)));
+        let view = View { region: Some(REGION), ..View::default() };
+        let prepared = preparation(view, Size::new(25, 20)).prepare(&grey(200, 40)).unwrap();
+        assert_eq!((prepared.viewed, prepared.captured.size()), (REGION, Size::new(200, 40)));
         // Columns 100 and 101 weigh most in the first column; 99 and 98 must weigh nothing.
         assert_eq!(prepared.input.rgb()[0], 101);
-        let cut = super::super::region::crop(&prepared.captured, region).unwrap();
+        let cut = crop(&prepared.captured, REGION).unwrap();
         assert_eq!(Resizer::new().resize(&cut, Size::new(25, 20)).unwrap(), prepared.input);
+        assert!(prepared.mask.is_none());
     }
 
     #[test]
     fn a_picture_of_the_models_size_is_not_touched() {
-        let preparation = Preparation { region: None, input: Size::new(30, 20) };
-        let prepared = preparation.prepare(&grey(30, 20), &mut Resizer::new()).unwrap();
+        let prepared = preparation(View::default(), Size::new(30, 20)).prepare(&grey(30, 20)).unwrap();
         assert_eq!(prepared.captured, prepared.input);
     }
 
     #[test]
     fn a_region_that_the_camera_does_not_show_is_an_error() {
-        let region = Region { x: 100, y: 0, width: 50, height: 40 };
-        let preparation = Preparation { region: Some(region), input: Size::new(25, 20) };
-        let error = preparation.prepare(&grey(120, 40), &mut Resizer::new()).unwrap_err();
+        let view = View { region: Some(REGION), ..View::default() };
+        let error = preparation(view, Size::new(25, 20)).prepare(&grey(120, 40)).unwrap_err();
         assert!(error.to_string().contains("120x40"), "{error}");
+    }
+
+    #[test]
+    fn region_and_mask_are_those_of_the_upright_picture() {
+        let view = View {
+            orientation: Orientation { rotate: Rotation::Right, flip: Flip::None },
+            region: Some(Region { x: 0, y: 100, width: 40, height: 50 }),
+            areas: Areas { ignore: vec![vec![[0, 100], [40, 100], [40, 120], [0, 120]]], ..Areas::default() },
+            ..View::default()
+        };
+        let prepared = preparation(view, Size::new(40, 50)).prepare(&grey(200, 40)).unwrap();
+        assert_eq!(prepared.captured.size(), Size::new(40, 200));
+        // A column of the captured picture is a row of the upright one.
+        assert_eq!((prepared.input.rgb()[0], prepared.input.rgb()[40 * 49 * 3]), (100, 149));
+        let mask = prepared.mask.unwrap();
+        assert_eq!((mask.hides(5, 19), mask.hides(5, 20)), (true, false));
+        assert_eq!(prepared.measured.brightness, 134.5);
+    }
+
+    #[test]
+    fn a_frozen_camera_is_noticed_and_a_moving_one_is_not() {
+        let bounds = Bounds { frozen: true, ..Bounds::default() };
+        let mut watching = preparation(View { bounds, ..View::default() }, Size::new(30, 20));
+        assert!(watching.prepare(&grey(30, 20)).is_ok());
+        assert_eq!(watching.prepare(&grey(30, 20)).unwrap_err(), PrepareError::Unfit(Unfit::Frozen));
+        assert!(watching.prepare(&grey(30, 21)).is_ok());
+        assert!(watching.prepare(&grey(30, 20)).is_ok());
+        let mut trusting = preparation(View::default(), Size::new(30, 20));
+        assert!((0..2).all(|_| trusting.prepare(&grey(30, 20)).is_ok()));
     }
 }

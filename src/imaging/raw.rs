@@ -1,9 +1,10 @@
 //! Raw camera layouts to RGB8.
 //!
 //! YUV is read as V4L2 defines its default for webcams (UVC, sRGB): ITU-R BT.601 with limited range, black at 16 and
-//! white at 235. Chroma is repeated, not interpolated. Not here: Bayer patterns.
+//! white at 235. Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
 
 use super::decode::DecodeError;
+use super::{bayer, samples};
 use crate::frame::{Picture, PixelFormat, Size, check_picture_size};
 
 pub(super) fn decode(
@@ -13,18 +14,21 @@ pub(super) fn decode(
     bytes: &[u8],
 ) -> Result<Picture, DecodeError> {
     check_picture_size(size)?;
-    check_layout(size, format, stride, bytes.len()).map_err(|message| DecodeError::Raw {
-        format,
-        size,
-        message,
-    })?;
+    let malformed = |message| DecodeError::Raw { format, size, message };
+    let row = check_layout(size, format, stride, bytes.len()).map_err(malformed)?;
     let (width, height) = (size.width as usize, size.height as usize);
+    let line = |y: usize| &bytes[y * stride..y * stride + row];
     let mut rgb = Vec::with_capacity(size.pixels() as usize * 3);
-    let row = row_bytes(format, width);
-    for y in 0..height {
-        let line = &bytes[y * stride..y * stride + row];
+    if let PixelFormat::Bayer(mosaic, samples) = format {
+        bayer::demosaic(size, mosaic, samples, line, &mut rgb);
+        return Ok(Picture::new(size, rgb)?);
+    }
+    for (y, line) in (0..height).map(line).enumerate() {
         match format {
-            PixelFormat::Mono8 => rgb.extend(line.iter().flat_map(|&v| [v; 3])),
+            PixelFormat::Mono(samples) => {
+                rgb.extend(samples::row(line, samples).iter().flat_map(|&v| [v; 3]));
+            }
+            PixelFormat::Bayer(..) => {}
             PixelFormat::Rgb8 => rgb.extend_from_slice(line),
             PixelFormat::Bgr8 => rgb.extend(line.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]])),
             PixelFormat::Yuyv => {
@@ -45,35 +49,29 @@ pub(super) fn decode(
     Ok(Picture::new(size, rgb)?)
 }
 
-fn row_bytes(format: PixelFormat, width: usize) -> usize {
-    match format {
-        PixelFormat::Mono8 | PixelFormat::Nv12 => width,
-        PixelFormat::Rgb8 | PixelFormat::Bgr8 => 3 * width,
-        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * width,
-    }
-}
-
-fn check_layout(size: Size, format: PixelFormat, stride: usize, got: usize) -> Result<(), String> {
+/// The bytes of a row, if `got` bytes hold the whole frame.
+fn check_layout(size: Size, format: PixelFormat, stride: usize, got: usize) -> Result<usize, String> {
     let (width, height) = (size.width as usize, size.height as usize);
-    let subsampled = !matches!(format, PixelFormat::Mono8 | PixelFormat::Rgb8 | PixelFormat::Bgr8);
-    if subsampled && !width.is_multiple_of(2) {
-        return Err("its two pixels a colour sample need an even width".into());
-    }
+    let Some(row) = format.row_bytes(width) else {
+        return Err("its pixels share bytes in groups that its width does not fill".into());
+    };
     let rows = match format {
         PixelFormat::Nv12 if !height.is_multiple_of(2) => {
             return Err("its two rows a colour sample need an even height".into());
         }
+        PixelFormat::Bayer(..) if width < 2 || height < 2 => {
+            return Err("a Bayer pattern needs two rows and columns".into());
+        }
         PixelFormat::Nv12 => height + height / 2,
         _ => height,
     };
-    let row = row_bytes(format, width);
     if stride < row {
         return Err(format!("its rows start every {stride} bytes and need {row}"));
     }
     // The last row need not be padded to the stride.
     let expected = stride.checked_mul(rows - 1).and_then(|n| n.checked_add(row));
     match expected {
-        Some(expected) if got >= expected => Ok(()),
+        Some(expected) if got >= expected => Ok(row),
         Some(expected) => Err(format!("it needs {expected} bytes and has {got}")),
         None => Err(format!("its rows start every {stride} bytes, beyond any memory")),
     }
@@ -91,6 +89,9 @@ fn yuv_pair(luma: [u8; 2], u: u8, v: u8) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::{Mosaic, Samples};
+
+    const MONO8: PixelFormat = PixelFormat::Mono(Samples::U8);
 
     fn rgb(size: Size, format: PixelFormat, stride: usize, bytes: &[u8]) -> Vec<u8> {
         decode(size, format, stride, bytes).unwrap().into_rgb()
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn every_layout_finds_its_channels() {
         let size = Size::new(2, 2);
-        assert_eq!(rgb(size, PixelFormat::Mono8, 3, &[1, 2, 99, 3, 4]), [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
+        assert_eq!(rgb(size, MONO8, 3, &[1, 2, 99, 3, 4]), [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
         let six: Vec<u8> = (0..12).collect();
         assert_eq!(rgb(size, PixelFormat::Rgb8, 6, &six), six);
         assert_eq!(rgb(size, PixelFormat::Bgr8, 6, &six)[..6], [2, 1, 0, 5, 4, 3]);
@@ -127,12 +128,15 @@ mod tests {
             let result = decode(Size::new(width, height), format, stride, &vec![0; bytes]);
             assert!(result.is_err(), "{width}x{height} {format:?} stride {stride} bytes {bytes}");
         };
-        refused(2, 2, PixelFormat::Mono8, 2, 3);
-        refused(2, 2, PixelFormat::Mono8, 1, 100);
+        refused(2, 2, MONO8, 2, 3);
+        refused(2, 2, MONO8, 1, 100);
         refused(3, 2, PixelFormat::Yuyv, 8, 100);
         refused(2, 3, PixelFormat::Nv12, 2, 100);
         refused(2, 2, PixelFormat::Rgb8, usize::MAX, 100);
         refused(0, 2, PixelFormat::Rgb8, 6, 100);
-        refused(30_000, 30_000, PixelFormat::Mono8, 30_000, 100);
+        refused(3, 2, PixelFormat::Mono(Samples::U12Packed), 8, 100);
+        refused(6, 2, PixelFormat::Mono(Samples::U10p), 8, 100);
+        refused(1, 2, PixelFormat::Bayer(Mosaic::RgGb, Samples::U8), 8, 100);
+        refused(30_000, 30_000, MONO8, 30_000, 100);
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
+use super::models::FrameTap;
 use super::part::{Decided, Exhibit};
 use crate::frame::Planted;
 use crate::health::{LineHealth, Stage};
@@ -34,6 +35,7 @@ pub type Recorded = Arc<dyn Fn(Verdict) + Send + Sync>;
 pub(crate) struct Listeners {
     pub(crate) observer: Option<Observer>,
     pub(crate) recorded: Recorded,
+    pub(crate) frames: Option<FrameTap>,
 }
 
 /// Dispatches until the line's other stages have ended.
@@ -69,7 +71,16 @@ fn dispatch_one(
 ) {
     let Decided { judgement, ticket, exhibit, planted } = decided;
     let decision = judgement.outcome.decision();
-    let evidence = if decision == Decision::Ok { None } else { evidence(&judgement.outcome, exhibit) };
+    let evidence = if decision == Decision::Ok {
+        if let (Some(tap), Some(pixels), Some(captured)) =
+            (&listeners.frames, &exhibit.pixels, &exhibit.captured)
+        {
+            tap(&judgement.camera, pixels, captured);
+        }
+        None
+    } else {
+        evidence(&judgement.outcome, exhibit)
+    };
     announce(&judgement, health);
     if let Some(observer) = &listeners.observer {
         observer(&judgement, planted.as_ref());

@@ -2,19 +2,20 @@
 //!
 //! Prepare decodes, cuts out and resizes while infer is busy with the part before; infer owns the detector. One thread
 //! each per line. When infer's queue is full prepare waits, then capture decides. A panic in either concludes the part
-//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Not here: cameras, evidence.
+//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Between two
+//! parts infer takes up a detector that somebody has put in its slot. Not here: cameras, evidence, loading models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
 use super::part::{Exhibit, Part};
 use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection};
 use crate::health::{LineHealth, Stage};
-use crate::imaging::{Preparation, Prepared, Resizer};
+use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
 
@@ -29,13 +30,12 @@ pub(crate) struct Ready {
 
 /// Decodes, cuts out and resizes until capture has ended.
 pub(crate) fn prepare(
-    preparation: Preparation,
+    mut preparation: Preparation,
     from: &Receiver<Part>,
     to: &Sender<Ready>,
     health: &LineHealth,
 ) {
-    let mut resizer = Resizer::new();
-    while let Some(mut part) = next(from, health, Stage::Prepare) {
+    while let Some(mut part) = next(from, health) {
         part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
         if part.is_settled() {
             continue;
@@ -45,7 +45,7 @@ pub(crate) fn prepare(
             continue;
         };
         let start = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels, &mut resizer))) {
+        match catch_unwind(AssertUnwindSafe(|| preparation.prepare(pixels))) {
             Ok(Ok(prepared)) => {
                 part.timings.prepare = milliseconds_since(start);
                 pass_on(Ready { part, prepared, since: Instant::now() }, to, health);
@@ -83,17 +83,37 @@ pub type OpenDetector = Box<dyn FnMut() -> Result<Detector, BoxedError> + Send>;
 /// Why a detector cannot be opened: its bundle or its engine says.
 pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the detector until prepare has ended.
+/// Runs the detector until prepare has ended, from each part on the newest that lies in `slot`.
 pub(crate) fn infer(
     mut detector: Detector,
     mut open: OpenDetector,
-    from: &Receiver<Ready>,
+    (from, slot): (&Receiver<Ready>, &Receiver<Detector>),
     health: &LineHealth,
 ) {
     let mut broken: Option<String> = None;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut reopen_at = Instant::now();
-    while let Some(Ready { mut part, prepared, since }) = next(from, health, Stage::Infer) {
+    let mut slot = slot.clone();
+    loop {
+        health.beat(Stage::Infer);
+        // Waits for both, and takes a detector that waits before a part that waits.
+        let ready = select! {
+            recv(from) -> ready => Some(ready),
+            recv(slot) -> fresh => {
+                match fresh {
+                    Ok(fresh) => (detector, broken) = (taken_up(fresh, health), None),
+                    Err(_nobody_swaps_any_more) => slot = never(),
+                }
+                None
+            }
+            default(TICK) => None,
+        };
+        health.queue_holds(Stage::Infer, from.len(), from.capacity());
+        let Some(ready) = ready else { continue };
+        let Ok(Ready { mut part, prepared, since }) = ready else { break };
+        if let Ok(fresh) = slot.try_recv() {
+            (detector, broken) = (taken_up(fresh, health), None);
+        }
         part.timings.queue += milliseconds_since(since);
         if part.is_settled() {
             continue;
@@ -101,8 +121,7 @@ pub(crate) fn infer(
         if broken.is_some() && Instant::now() >= reopen_at {
             match open() {
                 Ok(fresh) => {
-                    (detector, broken) = (fresh, None);
-                    health.detector_is(None);
+                    (detector, broken) = (taken_up(fresh, health), None);
                     backoff.reset();
                 }
                 Err(failure) => {
@@ -118,7 +137,9 @@ pub(crate) fn infer(
         }
         detector.set_threshold(health.threshold());
         let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| detector.inspect(&prepared.input, prepared.viewed)));
+        let Prepared { input, viewed, mask, .. } = &prepared;
+        let result =
+            catch_unwind(AssertUnwindSafe(|| detector.inspect_visible(input, *viewed, mask.as_deref())));
         part.timings.infer = milliseconds_since(start);
         match result {
             Ok(Ok(inspection)) => conclude(part, prepared, inspection),
@@ -140,6 +161,12 @@ pub(crate) fn infer(
     health.retire(Stage::Infer);
 }
 
+fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
+    health.runs(fresh.model().clone(), fresh.threshold());
+    health.detector_is(None);
+    fresh
+}
+
 fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
     let Inspection { finding, map } = inspection;
     let map = Some((map, prepared.viewed));
@@ -147,11 +174,11 @@ fn conclude(part: Part, prepared: Prepared, inspection: Inspection) {
     part.conclude(Outcome::Inspected(finding), exhibit);
 }
 
-fn next<T>(from: &Receiver<T>, health: &LineHealth, stage: Stage) -> Option<T> {
+fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
     loop {
-        health.beat(stage);
+        health.beat(Stage::Prepare);
         let next = from.recv_timeout(TICK);
-        health.queue_holds(stage, from.len(), from.capacity());
+        health.queue_holds(Stage::Prepare, from.len(), from.capacity());
         match next {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}

@@ -13,6 +13,7 @@ mod capture;
 mod deadline;
 mod dispatch;
 mod inspect;
+mod models;
 mod options;
 mod part;
 mod requests;
@@ -33,14 +34,16 @@ use self::deadline::DeadlineKeeper;
 use self::dispatch::Listeners;
 pub use self::dispatch::{Observer, Recorded};
 pub use self::inspect::{BoxedError, OpenDetector};
+pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
-use crate::frame::{CameraId, Region};
+use crate::detector::Detector;
+use crate::frame::{CameraId, Size};
 use crate::health::Stage;
-pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
-use crate::imaging::Preparation;
+pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, ModelNews, Snapshot};
+use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
 use crate::store::{StoreError, StoreHandle};
 use crate::verdict::{Reason, Threshold, Trigger};
@@ -60,8 +63,8 @@ pub struct LinePlan {
     pub camera: CameraId,
     /// How to open it.
     pub source: camera::Options,
-    /// The part of its picture that is inspected; all of it if none.
-    pub region: Option<Region>,
+    /// How its picture is looked at.
+    pub view: View,
     /// What makes it inspect.
     pub mode: CaptureMode,
     /// The deadline of triggers that state none.
@@ -80,6 +83,14 @@ pub enum StartError {
         camera: CameraId,
         /// Why.
         source: BoxedError,
+    },
+    /// Its mask cannot be read.
+    #[error("camera `{camera}`: its `ignore_mask` cannot be used")]
+    View {
+        /// Whose line.
+        camera: CameraId,
+        /// Why.
+        source: LoadError,
     },
     /// The machine gives no more threads.
     #[error(
@@ -110,12 +121,38 @@ pub enum TriggerError {
     Store(#[from] StoreError),
 }
 
+/// Why a line did not take up another detector.
+#[derive(Debug, Error)]
+pub enum ExchangeError {
+    /// There is no such line, or it has ended.
+    #[error("camera `{0}` has no line that runs")]
+    NoLine(CameraId),
+    /// It reads pictures of another size than the line prepares.
+    #[error(
+        "version {version} reads pictures of {got} and the line of camera `{camera}` prepares {expected}: restart the \
+         daemon to run it"
+    )]
+    Input {
+        /// Whose line.
+        camera: CameraId,
+        /// Which model version.
+        version: String,
+        /// What the line prepares.
+        expected: Size,
+        /// What the detector reads.
+        got: Size,
+    },
+}
+
 /// What a stage's thread runs.
 type Body = Box<dyn FnOnce() + Send>;
 
 struct Line {
     health: LineHealth,
-    own_threshold: Threshold,
+    /// What the line prepares pictures to.
+    input: Size,
+    /// Where its infer stage looks for another detector between two parts.
+    slot: Sender<Detector>,
     deadline: Option<Duration>,
     triggered: bool,
     /// Closed when the line stops, which lets its stages end one after the other.
@@ -147,17 +184,19 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, region, mode, deadline, mut open_detector } = plan;
+        let LinePlan { camera, source, view, mode, deadline, mut open_detector } = plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
-        let own_threshold = detector.threshold();
-        let health = LineHealth::new(camera.clone(), detector.model().clone(), own_threshold);
-        let preparation = Preparation { region, input: detector.input() };
+        let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
+        let input = detector.input();
+        let failed = |source| StartError::View { camera: camera.clone(), source };
+        let preparation = Preparation::open(&view, input).map_err(failed)?;
 
         let (to_prepare, captured) = bounded(PREPARE_QUEUE);
         let (to_infer, prepared) = bounded(INFER_QUEUE);
         let (dispatch, decided) = bounded(DISPATCH_QUEUE);
         let (to_capture, triggers) = bounded(TRIGGER_QUEUE);
+        let (slot, fresh) = bounded(1);
         let (keeper, keep) = DeadlineKeeper::new();
         let capture = Capture {
             camera: camera.clone(),
@@ -177,7 +216,7 @@ impl Pipeline {
         let stages: [(&str, Body); 5] = [
             ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
             ("deadline", Box::new(keep)),
-            ("infer", Box::new(move || inspect::infer(detector, open_detector, &prepared, &h2))),
+            ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
             ("capture", Box::new(move || capture.run())),
         ];
@@ -189,7 +228,8 @@ impl Pipeline {
         }
         let line = Line {
             health,
-            own_threshold,
+            input,
+            slot,
             deadline,
             triggered: matches!(mode, CaptureMode::Software { .. }),
             inlets: Mutex::new(Some(Inlets { triggers: to_capture, dispatch, keeper })),
@@ -262,9 +302,22 @@ impl Pipeline {
         threshold: Option<Threshold>,
     ) -> Result<Threshold, TriggerError> {
         let line = self.lines.get(camera).ok_or_else(|| TriggerError::UnknownCamera(camera.clone()))?;
-        let threshold = threshold.unwrap_or(line.own_threshold);
-        line.health.set_threshold(threshold);
-        Ok(threshold)
+        Ok(line.health.set_threshold(threshold))
+    }
+
+    /// Gives a camera's line another detector, which judges from the next part on; waits while one is being taken up.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; the line goes on with the one it has.
+    pub fn exchange(&self, camera: &CameraId, detector: Detector) -> Result<(), ExchangeError> {
+        let no_line = || ExchangeError::NoLine(camera.clone());
+        let line = self.lines.get(camera).ok_or_else(no_line)?;
+        let (expected, got) = (line.input, detector.input());
+        if expected != got {
+            let version = detector.model().version.clone();
+            return Err(ExchangeError::Input { camera: camera.clone(), version, expected, got });
+        }
+        line.slot.send(detector).map_err(|_| no_line())
     }
 
     /// Whether every line's replay has ended; its last parts may still be under inspection.

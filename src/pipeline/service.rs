@@ -15,12 +15,13 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::dispatch::{Listeners, Recorded};
+use super::models::Keepers;
 use super::requests::Desk;
 use super::{LinePlan, Observer, Pipeline, StartError};
 use crate::frame::CameraId;
-use crate::health::{CameraStatus, LineHealth, Progress, STALL, Snapshot};
+use crate::health::{CameraStatus, LineHealth, ModelNews, Progress, STALL, Snapshot};
 use crate::publish::{
-    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Seam, Session,
+    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Reply, Seam, Session,
 };
 use crate::shutdown::Shutdown;
 use crate::store::{self, Position, Store, StoreError, StoreHandle, StoreThread};
@@ -55,6 +56,8 @@ pub struct ServicePlan {
     pub mqtt: Option<publish::Options>,
     /// Told of every judgement.
     pub observer: Option<Observer>,
+    /// Those who keep the models.
+    pub keepers: Keepers,
 }
 
 /// Why the service cannot start.
@@ -100,7 +103,7 @@ impl Service {
     /// [`ServiceError`]; whatever was started has been stopped again then. A camera or a broker that is not there is no
     /// error: both are tried again and again.
     pub fn start(plan: ServicePlan) -> Result<Self, ServiceError> {
-        let ServicePlan { box_name, lines, store, mqtt, observer } = plan;
+        let ServicePlan { box_name, lines, store, mqtt, observer, keepers } = plan;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("broker")
@@ -109,10 +112,12 @@ impl Service {
             .map_err(ServiceError::Thread)?;
         let (handle, store_thread) = Store::open(&store, &box_name)?;
         let (aside, aside_receiver) = mpsc::channel(ASIDE);
+        let replies = mpsc::channel(INCOMING);
         let recorded = early_alarms(handle.clone(), aside.clone(), mqtt.is_some());
         let mut pipeline = Pipeline::new(handle.clone());
         for line in lines {
-            let listeners = Listeners { observer: observer.clone(), recorded: recorded.clone() };
+            let (observer, recorded) = (observer.clone(), recorded.clone());
+            let listeners = Listeners { observer, recorded, frames: keepers.frames.clone() };
             if let Err(failure) = pipeline.start_line(line, listeners) {
                 pipeline.stop();
                 return Err(failure.into());
@@ -121,8 +126,15 @@ impl Service {
         let pipeline = Arc::new(pipeline);
         let broker = mqtt
             .map(|options| {
-                let ends = (aside, aside_receiver);
-                Broker::start(&runtime, &options, &box_name, (&pipeline, &handle), ends)
+                let desk = Desk {
+                    pipeline: pipeline.clone(),
+                    store: handle.clone(),
+                    replies: replies.0,
+                    aside,
+                    replaying: Arc::default(),
+                    orders: keepers.orders,
+                };
+                Broker::start(&runtime, &options, &box_name, desk, (aside_receiver, replies.1))
             })
             .transpose()
             .map_err(ServiceError::Thread)?;
@@ -132,7 +144,7 @@ impl Service {
     }
 
     /// The lines.
-    pub fn pipeline(&self) -> &Pipeline {
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
     }
 
@@ -261,39 +273,32 @@ impl Broker {
         runtime: &Runtime,
         options: &publish::Options,
         box_name: &str,
-        (pipeline, store): (&Arc<Pipeline>, &StoreHandle),
-        (aside, aside_receiver): (mpsc::Sender<Aside>, mpsc::Receiver<Aside>),
+        desk: Desk,
+        (aside, replies): (mpsc::Receiver<Aside>, mpsc::Receiver<Reply>),
     ) -> std::io::Result<Self> {
+        let (pipeline, store) = (desk.pipeline.clone(), desk.store.clone());
         let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING);
         let (acknowledged, acknowledgements) = mpsc::channel(1);
         let (states, states_receiver) = watch::channel(BTreeMap::new());
-        let (replies, replies_receiver) = mpsc::channel(INCOMING);
         let (incoming, requests) = mpsc::channel(INCOMING);
         let seam = Seam {
             outgoing: outgoing_receiver,
-            aside: aside_receiver,
+            aside,
             acknowledged,
             states: states_receiver,
-            replies: replies_receiver,
+            replies,
             incoming,
         };
         let cameras = pipeline.health().map(|health| health.camera().clone()).collect();
         let (session, monitor) = Session::new(options, box_name, cameras, seam);
         let stop = Shutdown::new();
-        let desk = Desk {
-            pipeline: pipeline.clone(),
-            store: store.clone(),
-            replies,
-            aside,
-            replaying: Arc::default(),
-        };
         let desk = std::thread::Builder::new().name("requests".into()).spawn(move || desk.run(requests))?;
         let session = runtime.spawn(session.run(stop.clone()));
         runtime.spawn(feed(store.clone(), outgoing));
         let acknowledging = runtime.spawn(acknowledge(store.clone(), acknowledgements));
         let drain = Duration::from_secs(options.drain_seconds.into());
         let broker = Self { monitor, states, stop, drain, session, acknowledging, desk };
-        broker.publish_states(pipeline, store);
+        broker.publish_states(&pipeline, &store);
         Ok(broker)
     }
 
@@ -390,7 +395,9 @@ fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool)
 }
 
 fn state(snapshot: Snapshot, warning: Option<String>) -> CameraState {
-    let Snapshot { camera, since, last_frame_at, model, threshold, counters, .. } = snapshot;
+    let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
+    let ModelNews { retraining, mut warnings } = news;
+    warnings.extend(warning);
     let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
     let availability = match camera {
         CameraStatus::Up { .. } => Availability::Up,
@@ -416,6 +423,7 @@ fn state(snapshot: Snapshot, warning: Option<String>) -> CameraState {
             uninspected,
         },
         last_frame_at,
-        warning,
+        retraining,
+        warnings,
     }
 }

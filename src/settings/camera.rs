@@ -11,9 +11,11 @@ use toml::Value;
 use super::MAX_CAMERAS;
 use super::fault::Faults;
 use super::reading::{read, suggest};
+use super::view::{WrittenBounds, WrittenView};
 use crate::camera;
 use crate::efficientad::bundle::MANIFEST_FILE;
-use crate::frame::{CameraId, MAX_PICTURE_SIDE, Region};
+use crate::frame::{CameraId, Region};
+use crate::imaging::{Flip, Polygon, Rotation, View};
 use crate::pipeline::WhenFull;
 use crate::verdict::Threshold;
 
@@ -29,12 +31,14 @@ pub struct Camera {
     pub model: PathBuf,
     /// Where its frames come from.
     pub source: camera::Options,
-    /// The part of its picture that is inspected; all of it if none.
-    pub region: Option<Region>,
+    /// How its picture is looked at.
+    pub view: View,
     /// What makes it inspect.
     pub trigger: TriggerMode,
     /// What the model's own threshold is overridden with.
     pub threshold: Option<Threshold>,
+    /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
+    pub normals: Option<PathBuf>,
 }
 
 /// What makes a camera inspect.
@@ -65,31 +69,51 @@ enum WrittenTrigger {
 /// A section as written. The source is kept apart, since its keys depend on its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Written {
+pub(super) struct Written {
     name: Option<CameraId>,
     model: Option<PathBuf>,
+    rotate: Rotation,
+    flip: Flip,
     region: Option<Region>,
+    polygon: Option<Polygon>,
+    ignore: Vec<Polygon>,
+    ignore_mask: Option<PathBuf>,
+    picture: WrittenBounds,
     trigger: WrittenTrigger,
     when_full: Option<WhenFull>,
     deadline_ms: Option<u64>,
     patience_ms: Option<u64>,
     threshold: Option<Threshold>,
+    normals: Option<PathBuf>,
 }
 
 /// Waiting longer than this for a triggered frame means that the camera is not going to answer.
 const DEFAULT_PATIENCE_MS: u64 = 5_000;
 
 impl Camera {
-    /// Takes relative paths from `base`.
-    pub(super) fn anchor(&mut self, base: &Path) {
+    /// Takes relative paths from `base`; the section stands at `at`.
+    fn anchor(&mut self, base: &Path, at: &str, faults: &mut Faults) {
         if let camera::Options::Folder(folder) = &mut self.source {
             super::anchor(base, &mut folder.path);
         }
+        if let Some(mask) = &mut self.view.areas.ignore_mask {
+            super::anchor(base, mask);
+            if !mask.is_file() {
+                let message = format!("there is no file {}: draw it, or correct the path", mask.display());
+                faults.add(&format!("{at}.ignore_mask"), message);
+            }
+        }
+        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
     }
 }
 
 /// Reads all sections; those that lack what a camera must have are left out of the answer.
-pub(super) fn read_all(written: Option<Value>, models: &Path, faults: &mut Faults) -> Vec<Camera> {
+pub(super) fn read_all(
+    written: Option<Value>,
+    base: &Path,
+    models: &Path,
+    faults: &mut Faults,
+) -> Vec<Camera> {
     let sections = match written {
         Some(Value::Array(sections)) => sections,
         None => Vec::new(),
@@ -121,7 +145,10 @@ pub(super) fn read_all(written: Option<Value>, models: &Path, faults: &mut Fault
             let message = format!("`{name}` is the name of camera[{earlier}] already: give each its own");
             faults.add(&format!("{at}.name"), message);
         }
-        cameras.extend(complete(written, source, &at, models, faults));
+        if let Some(mut camera) = complete(written, source, &at, models, faults) {
+            camera.anchor(base, &at, faults);
+            cameras.push(camera);
+        }
     }
     cameras
 }
@@ -138,9 +165,17 @@ fn complete(
     if written.threshold.is_some_and(|t| !t.0.is_finite()) {
         faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
     }
-    if let Some(region) = written.region {
-        check_region(region, at, faults);
-    }
+    let live = source.as_ref().is_some_and(camera::Options::is_live);
+    let view = WrittenView {
+        rotate: written.rotate,
+        flip: written.flip,
+        region: written.region,
+        polygon: written.polygon,
+        ignore: written.ignore,
+        ignore_mask: written.ignore_mask,
+        picture: written.picture,
+    };
+    let view = view.read(live, at, faults);
     if written.name.is_none() {
         faults.add(&format!("{at}.name"), "is missing: it becomes a level of the camera's topics");
     }
@@ -162,9 +197,10 @@ fn complete(
         name: written.name?,
         model: model?,
         source: source?,
-        region: written.region,
+        view,
         trigger,
         threshold: written.threshold,
+        normals: written.normals,
     })
 }
 
@@ -182,7 +218,7 @@ impl Written {
             idle("deadline_ms", self.deadline_ms.is_some(), "\"software\"");
             idle("patience_ms", self.patience_ms.is_some(), "\"software\"");
             // Files wait; a live camera would only deliver ever older frames.
-            let live = matches!(source, Some(camera::Options::V4l2(_)));
+            let live = source.is_some_and(camera::Options::is_live);
             let default = if live { WhenFull::Skip } else { WhenFull::Wait };
             return TriggerMode::Free { when_full: self.when_full.unwrap_or(default) };
         }
@@ -197,18 +233,6 @@ impl Written {
         }
         let patience_ms = self.patience_ms.unwrap_or(DEFAULT_PATIENCE_MS);
         TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms }
-    }
-}
-
-fn check_region(region: Region, at: &str, faults: &mut Faults) {
-    for (key, side, start) in [("width", region.width, region.x), ("height", region.height, region.y)] {
-        let end = u64::from(start) + u64::from(side);
-        if side == 0 || end > u64::from(MAX_PICTURE_SIDE) {
-            let message = format!(
-                "{side} is out of bounds: the region must have an area and end by {MAX_PICTURE_SIDE}"
-            );
-            faults.add(&format!("{at}.region.{key}"), message);
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::*;
 use crate::camera as cameras;
+use crate::imaging::{Bounds, Flip, Orientation, Rotation};
 use crate::verdict::Threshold;
 
 const SHIPPED: &str = include_str!("../../config/inspectord.toml");
@@ -170,6 +171,45 @@ fn every_fault_is_named_at_once_with_its_key_and_a_remedy() {
 }
 
 #[test]
+fn a_camera_is_looked_at_as_its_section_says() {
+    let section = r#"
+        rotate = 270
+        flip = "vertical"
+        polygon = [[0, 0], [9, 0], [9, 9]]
+        ignore = [[[1, 1], [2, 1], [2, 2]]]
+        ignore_mask = "mask.png"
+        picture = { min_brightness = 12, frozen = true }
+        [camera.source]"#;
+    let text = ONE_CAMERA.replace("[camera.source]", section);
+    let b = Box::with(&text);
+    assert!(b.faults()[0].contains("camera[0].ignore_mask: there is no file"), "{:?}", b.faults());
+    fs::write(b.folder.path().join("mask.png"), "x").unwrap();
+    let view = b.load().unwrap().cameras.remove(0).view;
+    assert_eq!(view.orientation, Orientation { rotate: Rotation::Left, flip: Flip::Vertical });
+    assert_eq!(view.areas.polygon.as_ref().map(Vec::len), Some(3));
+    assert_eq!(view.areas.ignore_mask, Some(b.folder.path().join("mask.png")));
+    assert_eq!(view.bounds, Bounds { min_brightness: 12.0, frozen: true, ..Bounds::default() });
+
+    let wrong = section
+        .replace("270", "45")
+        .replace("[9, 9]]", "[9, 99999]]")
+        .replace("[2, 2]]", "]")
+        .replace("= 12", "= 300");
+    let faults = Box::with(&ONE_CAMERA.replace("[camera.source]", &wrong)).faults().join("\n");
+    for part in ["rotate: 45 is not possible", "polygon: the corner [9, 99999]", "min_brightness: 300"] {
+        assert!(faults.contains(part), "{part}\n{faults}");
+    }
+}
+
+#[test]
+fn a_live_camera_that_delivers_the_same_picture_twice_is_frozen() {
+    let live = ONE_CAMERA.replace("\"folder\"", "\"v4l2\"").replace("path = \"pictures\"", "device = \"x\"");
+    let frozen = |text: &str| Box::with(text).load().unwrap().cameras[0].view.bounds.frozen;
+    assert_eq!((frozen(ONE_CAMERA), frozen(&live)), (false, true));
+    assert!(!frozen(&live.replace("[camera.source]", "picture = { frozen = false }\n[camera.source]")));
+}
+
+#[test]
 fn a_file_that_is_not_there_or_no_toml_says_so() {
     let b = Box::with("[mqtt\nhost = 1");
     let message = b.load().unwrap_err().to_string();
@@ -237,6 +277,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     same::<publish::Options>("mqtt");
     same::<store::Options>("store");
     same::<web::Options>("web");
+    same::<crate::retrain::Options>("retrain");
     same::<crate::detector::Options>("inference");
 }
 
@@ -260,11 +301,28 @@ fn the_shipped_file_shows_every_key_of_a_camera_with_its_default() {
         default.retain(|key, _| !(example.len() == 1 && (key == "path" || key == "device")));
         assert_eq!(shown, default);
     }
-    for key in ["name", "model", "region", "threshold", "trigger", "when_full", "deadline_ms", "patience_ms"]
-    {
+    let keys = toml::from_str::<camera::Written>("\"?\" = 1").err().unwrap().to_string();
+    for key in keys.split('`').skip(3).step_by(2) {
         assert!(sections.iter().any(|s| s.get(key).is_some()), "{key}");
     }
+    let shown = sections[0]["picture"].clone().try_into::<view::WrittenBounds>().unwrap();
+    assert_eq!(shown, view::WrittenBounds { frozen: Some(true), ..Default::default() });
     let shown = Box::with(&with_optional_keys()).flag("box.models=models");
     let faults = shown.faults();
     assert!(faults.iter().all(|f| f.contains("there is no") || f.starts_with("mqtt.tls.")), "{faults:#?}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+    /// Whatever stands in the file, there are settings or faults, and never a panic.
+    #[test]
+    fn no_file_makes_it_panic(at in 0usize..12_000, cut in 0usize..60, junk in "\\PC{0,40}", lines in 1usize..400) {
+        let mut text: Vec<char> = with_optional_keys().chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, junk.chars());
+        let text: String = text.into_iter().collect();
+        let text: Vec<&str> = text.lines().take(lines).collect();
+        let _settings_or_faults = Box::with(&text.join("\n")).load();
+    }
 }

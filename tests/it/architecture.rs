@@ -31,9 +31,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"],
     ),
     ("web", &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"]),
+    ("retrain", &["efficientad", "imaging", "detector", "training", "camera"]),
     (
         "settings",
-        &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "pipeline", "web"],
+        &[
+            "efficientad",
+            "imaging",
+            "detector",
+            "training",
+            "camera",
+            "publish",
+            "store",
+            "pipeline",
+            "retrain",
+            "web",
+        ],
     ),
 ];
 const MAY_IMPORT_EVERYTHING: &[&str] = &["cli", "main", "lib"];

@@ -16,6 +16,7 @@ mod inspectord;
 mod mosquitto;
 mod mqtt;
 mod proxy;
+mod retrain;
 mod session_rig;
 mod soak;
 mod store;

@@ -203,7 +203,8 @@ async fn states_are_retained_and_the_latest_wins() {
         threshold: None,
         counters: CameraCounters { ok, ..CameraCounters::default() },
         last_frame_at: None,
-        warning: None,
+        retraining: None,
+        warnings: Vec::new(),
     };
     for ok in 1..=500 {
         rig.states.send_modify(|states| drop(states.insert(camera("top"), state(true, ok))));

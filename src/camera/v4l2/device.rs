@@ -26,35 +26,47 @@ use super::find::number;
 use super::modes::whole_rate;
 use super::watched::{GrabError, Grabbed, Grabber};
 use crate::camera::{Mode, V4l2Format};
-use crate::frame::{PixelFormat, Pixels, Size};
+use crate::frame::{Mosaic, PixelFormat, Pixels, Samples, Size};
 
-const FORMATS: [(&[u8; 4], V4l2Format); 9] = [
-    (b"RGB3", V4l2Format::Rgb),
-    (b"BGR3", V4l2Format::Bgr),
-    (b"YUYV", V4l2Format::Yuyv),
-    (b"UYVY", V4l2Format::Uyvy),
-    (b"NV12", V4l2Format::Nv12),
-    (b"MJPG", V4l2Format::Mjpeg),
-    (b"JPEG", V4l2Format::Mjpeg),
-    (b"GREY", V4l2Format::Grey),
-    (b"Y800", V4l2Format::Grey),
+/// Each code that can be read, what the settings call it, and its layout; none for MJPEG. Of several codes for one name
+/// the first that a device offers is taken.
+const FORMATS: [(&[u8; 4], V4l2Format, Option<PixelFormat>); 24] = [
+    (b"RGB3", V4l2Format::Rgb, Some(PixelFormat::Rgb8)),
+    (b"BGR3", V4l2Format::Bgr, Some(PixelFormat::Bgr8)),
+    (b"YUYV", V4l2Format::Yuyv, Some(PixelFormat::Yuyv)),
+    (b"UYVY", V4l2Format::Uyvy, Some(PixelFormat::Uyvy)),
+    (b"NV12", V4l2Format::Nv12, Some(PixelFormat::Nv12)),
+    (b"MJPG", V4l2Format::Mjpeg, None),
+    (b"JPEG", V4l2Format::Mjpeg, None),
+    (b"GREY", V4l2Format::Grey, mono(Samples::U8)),
+    (b"Y800", V4l2Format::Grey, mono(Samples::U8)),
+    (b"Y10 ", V4l2Format::Grey, mono(Samples::U10)),
+    (b"Y12 ", V4l2Format::Grey, mono(Samples::U12)),
+    (b"Y16 ", V4l2Format::Grey, mono(Samples::U16)),
+    (b"RGGB", V4l2Format::Bayer, bayer(Mosaic::RgGb, Samples::U8)),
+    (b"BA81", V4l2Format::Bayer, bayer(Mosaic::BgGr, Samples::U8)),
+    (b"GRBG", V4l2Format::Bayer, bayer(Mosaic::GrBg, Samples::U8)),
+    (b"GBRG", V4l2Format::Bayer, bayer(Mosaic::GbRg, Samples::U8)),
+    (b"RG10", V4l2Format::Bayer, bayer(Mosaic::RgGb, Samples::U10)),
+    (b"BG10", V4l2Format::Bayer, bayer(Mosaic::BgGr, Samples::U10)),
+    (b"BA10", V4l2Format::Bayer, bayer(Mosaic::GrBg, Samples::U10)),
+    (b"GB10", V4l2Format::Bayer, bayer(Mosaic::GbRg, Samples::U10)),
+    (b"RG12", V4l2Format::Bayer, bayer(Mosaic::RgGb, Samples::U12)),
+    (b"BG12", V4l2Format::Bayer, bayer(Mosaic::BgGr, Samples::U12)),
+    (b"BA12", V4l2Format::Bayer, bayer(Mosaic::GrBg, Samples::U12)),
+    (b"GB12", V4l2Format::Bayer, bayer(Mosaic::GbRg, Samples::U12)),
 ];
+
+const fn mono(samples: Samples) -> Option<PixelFormat> {
+    Some(PixelFormat::Mono(samples))
+}
+
+const fn bayer(mosaic: Mosaic, samples: Samples) -> Option<PixelFormat> {
+    Some(PixelFormat::Bayer(mosaic, samples))
+}
 
 /// The most sizes and rates that are asked for; some drivers list endlessly.
 const MAX_LISTED: usize = 512;
-
-/// The layout of uncompressed pixels; none for MJPEG.
-fn layout(format: V4l2Format) -> Option<PixelFormat> {
-    match format {
-        V4l2Format::Rgb => Some(PixelFormat::Rgb8),
-        V4l2Format::Bgr => Some(PixelFormat::Bgr8),
-        V4l2Format::Yuyv => Some(PixelFormat::Yuyv),
-        V4l2Format::Uyvy => Some(PixelFormat::Uyvy),
-        V4l2Format::Nv12 => Some(PixelFormat::Nv12),
-        V4l2Format::Grey => Some(PixelFormat::Mono8),
-        V4l2Format::Mjpeg | V4l2Format::Auto => None,
-    }
-}
 
 /// What a device calls itself, and its modes; those that depend on wishes are listed as far as `wished` goes. A device
 /// that delivers no pictures, such as a camera's metadata, has none.
@@ -66,7 +78,7 @@ pub(super) fn describe(node: &Path, wished: Option<Size>) -> io::Result<(String,
     }
     let mut modes = Vec::new();
     for description in device.enum_formats()? {
-        let Some((_, format)) = FORMATS.iter().find(|(code, _)| **code == description.fourcc.repr) else {
+        let Some((_, format, _)) = FORMATS.iter().find(|(code, ..)| **code == description.fourcc.repr) else {
             continue;
         };
         for size in sizes(&device, description.fourcc, wished)? {
@@ -145,11 +157,11 @@ struct Stream {
 impl Stream {
     fn open(node: &Path, mode: Mode, stall: Duration) -> io::Result<Self> {
         let device = Device::with_path(node)?;
-        let codes = FORMATS.iter().filter(|(_, format)| *format == mode.format);
+        let codes = FORMATS.iter().filter(|(_, format, _)| *format == mode.format);
         let listed = device.enum_formats()?;
-        let code = codes
-            .map(|(code, _)| FourCC::new(code))
-            .find(|code| listed.iter().any(|description| description.fourcc == *code))
+        let (code, layout) = codes
+            .map(|(code, _, layout)| (FourCC::new(code), *layout))
+            .find(|(code, _)| listed.iter().any(|description| description.fourcc == *code))
             .ok_or_else(|| io::Error::other("it no longer offers this format"))?;
         let format = device.set_format(&Format::new(mode.size.width, mode.size.height, code))?;
         if (format.width, format.height, format.fourcc) != (mode.size.width, mode.size.height, code) {
@@ -161,7 +173,7 @@ impl Stream {
             device.set_params(&Parameters::new(Fraction::new(mode.interval.0, mode.interval.1)));
         let mut stream = MmapStream::with_buffers(&device, Type::VideoCapture, 4)?;
         stream.set_timeout(stall);
-        Ok(Self { stream, format, layout: layout(mode.format), _device: device })
+        Ok(Self { stream, format, layout, _device: device })
     }
 }
 
@@ -210,7 +222,7 @@ impl Webcam {
             V4l2Format::Yuyv => FrameFormat::YUYV,
             V4l2Format::Nv12 => FrameFormat::NV12,
             V4l2Format::Mjpeg => FrameFormat::MJPEG,
-            V4l2Format::Uyvy | V4l2Format::Grey | V4l2Format::Auto => return None,
+            V4l2Format::Uyvy | V4l2Format::Grey | V4l2Format::Bayer | V4l2Format::Auto => return None,
         };
         let resolution = Resolution::new(mode.size.width, mode.size.height);
         let wanted = CameraFormat::new(resolution, format, whole_rate(&mode)?);
@@ -232,20 +244,15 @@ impl Grabber for Webcam {
             .and_then(|t| Timestamp::from_nanosecond(t.as_nanos().try_into().ok()?).ok());
         let size = self.mode.size;
         let bytes = frame.buffer().to_vec();
-        let pixels = match layout(self.mode.format) {
+        let layout = FORMATS.iter().find(|(_, format, _)| *format == self.mode.format).and_then(|f| f.2);
+        let pixels = match layout {
             None => Pixels::Encoded(bytes),
-            Some(format) => Pixels::Raw { size, format, stride: tight_stride(format, size), bytes },
+            // nokhwa does not tell the stride; webcams leave no gaps.
+            Some(format) => {
+                let stride = format.row_bytes(size.width as usize).unwrap_or_default();
+                Pixels::Raw { size, format, stride, bytes }
+            }
         };
         Ok(Grabbed { pixels, taken, arrived })
     }
-}
-
-/// nokhwa does not tell the stride; webcams leave no gaps.
-fn tight_stride(format: PixelFormat, size: Size) -> usize {
-    let bytes = match format {
-        PixelFormat::Mono8 | PixelFormat::Nv12 => 1,
-        PixelFormat::Yuyv | PixelFormat::Uyvy => 2,
-        PixelFormat::Rgb8 | PixelFormat::Bgr8 => 3,
-    };
-    size.width as usize * bytes
 }

@@ -22,7 +22,9 @@ const RATE_TOLERANCE: f64 = 0.005;
 pub(super) fn choose(modes: &[Mode], wishes: &V4l2Options) -> Result<Mode, String> {
     let usable: Vec<_> = modes.iter().filter(|m| check_picture_size(m.size).is_ok()).copied().collect();
     if usable.is_empty() {
-        return Err("offers no mode that can be read: grey, RGB, YUYV, UYVY, NV12 or MJPEG is needed".into());
+        return Err(
+            "offers no mode that can be read: grey, Bayer, RGB, YUYV, UYVY, NV12 or MJPEG is needed".into()
+        );
     }
     let formatted = narrow(&usable, |m| wishes.format == V4l2Format::Auto || m.format == wishes.format)
         .ok_or_else(|| {

@@ -12,6 +12,8 @@ use super::{Looked, State};
 use crate::camera::{self, Next};
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
+use crate::frame::Size;
+use crate::imaging::Preparation;
 use crate::publish;
 use crate::settings::{Camera, Settings, SettingsError};
 use crate::store::{self, Query, Reader};
@@ -19,6 +21,8 @@ use crate::telemetry::chain;
 
 /// How long a live camera has for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
+/// A size that a model might read; places in a picture do not depend on it.
+const ANY_INPUT: Size = Size::new(256, 256);
 /// The file in the store's folder that the daemon holds locked.
 const LOCK: &str = "lock";
 
@@ -127,7 +131,7 @@ fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
 
 fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
     let name = camera.name.as_str();
-    let live = matches!(camera.source, camera::Options::V4l2(_));
+    let live = camera.source.is_live();
     let delivered = camera::open(&camera.name, &camera.source, HashSet::new()).and_then(|mut opened| {
         let first = if live { opened.next(FIRST_FRAME)? } else { Next::Nothing };
         Ok((opened.describe(), first))
@@ -138,13 +142,28 @@ fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
                 format!("{what} delivers no frame within {} s: check its cable", FIRST_FRAME.as_secs());
             (State::Fault, detail)
         }
-        (Ok((what, _)), _) => (State::Ok, what),
+        (Ok((what, first)), _) => match unseen(camera, &first) {
+            Some(fault) => (State::Fault, format!("{what}: {fault}")),
+            None => (State::Ok, what),
+        },
         (Err(error), Some(daemon)) if live => {
             (State::Warning, format!("{}; it may be in use by {daemon}", chain(&error)))
         }
         (Err(error), _) => (State::Fault, chain(&error)),
     };
     Looked::new("camera", name, state, detail)
+}
+
+/// Why a camera's picture cannot be looked at as the settings say.
+fn unseen(camera: &Camera, first: &Next) -> Option<String> {
+    let mut preparation = match Preparation::open(&camera.view, ANY_INPUT) {
+        Ok(preparation) => preparation,
+        Err(error) => return Some(format!("its `ignore_mask` cannot be used: {}", chain(&error))),
+    };
+    match first {
+        Next::Frame(frame) => preparation.prepare(&frame.pixels).err().map(|error| chain(&error)),
+        Next::Nothing | Next::End => None,
+    }
 }
 
 fn broker(options: &publish::Options, box_name: &str) -> Looked {

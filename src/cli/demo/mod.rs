@@ -15,11 +15,13 @@ use anyhow::Context as _;
 
 use self::score_card::ScoreCard;
 use self::screen::{Screen, Signposts};
+use super::shipped;
 use crate::camera::{self, DatasetCounts, SimulatedOptions};
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Planted, Size};
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, WhenFull};
+use crate::imaging::View;
+use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, WhenFull};
 use crate::publish;
 use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
@@ -27,11 +29,6 @@ use crate::store;
 use crate::verdict::Judgement;
 use crate::web;
 
-/// The model of the simulated line, as `inspectord train` made it; `models/README.md` says how.
-const MODEL: [(&str, &[u8]); 2] = [
-    ("model.safetensors", include_bytes!("../../../models/demo/model.safetensors")),
-    ("manifest.json", include_bytes!("../../../models/demo/manifest.json")),
-];
 const BOX: &str = "demo";
 const CAMERA: &str = "line";
 /// The embedded broker's port, where it is free; the usual one, so that subscribers need not name it.
@@ -82,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let shutdown = crate::cli::signals::shutdown()?;
     let store = args.store.clone().unwrap_or_else(|| std::env::temp_dir().join("inspectord-demo"));
-    let model = unpack_model()?;
+    let model = shipped::demo_model()?;
     let (mqtt, embedded) = match &args.broker {
         Some(address) => (named_broker(address)?, None),
         None => {
@@ -157,35 +154,18 @@ fn plan(
         Ok(Detector::open(model.clone(), &detector::Options::default())?)
     });
     let mode = CaptureMode::Free { when_full: WhenFull::Wait };
-    let line = LinePlan { camera, source, region: None, mode, deadline: None, open_detector };
+    let line = LinePlan { camera, source, view: View::default(), mode, deadline: None, open_detector };
     Ok(ServicePlan {
         box_name: BOX.to_owned(),
         lines: vec![line],
         store: store::Options { path: store.to_owned(), ..store::Options::default() },
         mqtt: Some(mqtt),
         observer: Some(observer),
+        keepers: Keepers::default(),
     })
 }
 
 /// The shipped bundle, read through the same checks as any other.
-fn unpack_model() -> anyhow::Result<CalibratedModel> {
-    let folder = std::env::temp_dir().join(format!("inspectord-demo-model-{}", std::process::id()));
-    let unpacked = (|| {
-        std::fs::create_dir_all(&folder)?;
-        MODEL.iter().try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes))
-    })();
-    let loaded = unpacked
-        .with_context(|| {
-            format!(
-                "cannot unpack the demo's model into {}; set TMPDIR to a folder with room",
-                folder.display()
-            )
-        })
-        .and_then(|()| Ok(CalibratedModel::load(&folder)?));
-    let _left_to_the_system = std::fs::remove_dir_all(&folder);
-    loaded
-}
-
 fn named_broker(address: &str) -> anyhow::Result<publish::Options> {
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) => {

@@ -1,0 +1,164 @@
+//! Bayer patterns to RGB: each missing colour is the mean of its nearest samples (bilinear), and the border is mirrored.
+//!
+//! In: rows of 8-bit samples. Out: interleaved RGB rows. Bilinear because it invents no detail: sharper methods draw
+//! false edges where a part has none, and the networks would learn them. White balance is the camera's.
+
+use super::samples;
+use crate::frame::{Mosaic, Samples, Size};
+
+/// Appends the picture of `size` whose rows `line` delivers to `rgb`.
+pub(super) fn demosaic<'a>(
+    size: Size,
+    mosaic: Mosaic,
+    samples: Samples,
+    line: impl Fn(usize) -> &'a [u8],
+    rgb: &mut Vec<u8>,
+) {
+    let (width, height) = (size.width as usize, size.height as usize);
+    let mut rows = Rows { rows: [(); 3].map(|()| vec![0; width + 2]), samples, width };
+    let mirrored = |y: usize| if y < height { y } else { (2 * height).saturating_sub(y + 2) };
+    rows.load(0, line(mirrored(height.min(2) - 1)));
+    rows.load(1, line(0));
+    for y in 0..height {
+        rows.load(2, line(mirrored(y + 1)));
+        let start = rgb.len();
+        rgb.resize(start + 3 * width, 0);
+        // Odd rows have the pattern's second row.
+        let odd = y % 2 == 1;
+        let (green_first, red) = (mosaic.green_first() != odd, mosaic.red_first() != odd);
+        let out = &mut rgb[start..];
+        match (green_first, red) {
+            (false, false) => rows.mix::<false, false>(out),
+            (false, true) => rows.mix::<false, true>(out),
+            (true, false) => rows.mix::<true, false>(out),
+            (true, true) => rows.mix::<true, true>(out),
+        }
+        rows.rows.rotate_left(1);
+    }
+}
+
+/// The row above, the row itself and the row below, each with a mirrored sample at either end.
+struct Rows {
+    rows: [Vec<u8>; 3],
+    samples: Samples,
+    width: usize,
+}
+
+impl Rows {
+    fn load(&mut self, at: usize, line: &[u8]) {
+        let row = &mut self.rows[at];
+        let width = self.width;
+        row[1..=width].copy_from_slice(&samples::row(line, self.samples));
+        // The neighbour's mirror image has the colour of the missing sample.
+        row[0] = row[width.min(2)];
+        row[width + 1] = row[width.max(2) - 1];
+    }
+
+    /// `GREEN` if the row's first pixel is green, `RED` if its other pixels are red.
+    fn mix<const GREEN: bool, const RED: bool>(&self, out: &mut [u8]) {
+        let [above, here, below] = self.rows.each_ref().map(|row| &row[..self.width + 2]);
+        let mean = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) / 2) as u8;
+        let mean4 = |v: [u8; 4]| ((v.into_iter().map(u16::from).sum::<u16>() + 2) / 4) as u8;
+        let pixel = |x: usize, green: bool| {
+            let (own, opposite, middle);
+            if green {
+                own = mean(here[x], here[x + 2]);
+                opposite = mean(above[x + 1], below[x + 1]);
+                middle = here[x + 1];
+            } else {
+                own = here[x + 1];
+                opposite = mean4([above[x], above[x + 2], below[x], below[x + 2]]);
+                middle = mean4([above[x + 1], below[x + 1], here[x], here[x + 2]]);
+            }
+            if RED { [own, middle, opposite] } else { [opposite, middle, own] }
+        };
+        let mut pairs = out.chunks_exact_mut(6);
+        for (i, pair) in pairs.by_ref().enumerate() {
+            pair[..3].copy_from_slice(&pixel(2 * i, GREEN));
+            pair[3..].copy_from_slice(&pixel(2 * i + 1, !GREEN));
+        }
+        let last = pairs.into_remainder();
+        if last.len() == 3 {
+            last.copy_from_slice(&pixel(self.width - 1, GREEN));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOSAICS: [Mosaic; 4] = [Mosaic::RgGb, Mosaic::BgGr, Mosaic::GrBg, Mosaic::GbRg];
+
+    /// 0 red, 1 green, 2 blue.
+    fn colour(mosaic: Mosaic, x: i64, y: i64) -> usize {
+        let pattern = match mosaic {
+            Mosaic::RgGb => [[0, 1], [1, 2]],
+            Mosaic::BgGr => [[2, 1], [1, 0]],
+            Mosaic::GrBg => [[1, 0], [2, 1]],
+            Mosaic::GbRg => [[1, 2], [0, 1]],
+        };
+        pattern[(y & 1) as usize][(x & 1) as usize]
+    }
+
+    /// The definition, pixel by pixel: a colour is its own sample where there is one, else the mean of the samples of
+    /// that colour among the eight neighbours; of diagonal and straight ones, green takes the straight.
+    fn slow(size: Size, mosaic: Mosaic, samples: &[u8]) -> Vec<u8> {
+        let (width, height) = (i64::from(size.width), i64::from(size.height));
+        let mirror = |v: i64, side: i64| {
+            if v < 0 {
+                -v
+            } else if v >= side {
+                2 * side - 2 - v
+            } else {
+                v
+            }
+        };
+        let mut rgb = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                for wanted in 0..3 {
+                    let mut found = Vec::new();
+                    for (dx, dy) in (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))) {
+                        let own = colour(mosaic, x, y) == wanted;
+                        let corner = dx != 0 && dy != 0 && wanted == 1;
+                        let fits = colour(mosaic, x + dx, y + dy) == wanted;
+                        if fits && !corner && (!own || (dx, dy) == (0, 0)) {
+                            let at = mirror(y + dy, height) * width + mirror(x + dx, width);
+                            found.push(u32::from(samples[at as usize]));
+                        }
+                    }
+                    let count = found.len() as u32;
+                    rgb.push(((found.iter().sum::<u32>() + count / 2) / count) as u8);
+                }
+            }
+        }
+        rgb
+    }
+
+    #[test]
+    fn every_mosaic_is_the_slow_definition_to_the_last_bit() {
+        for (width, height) in [(2, 2), (3, 2), (2, 5), (7, 6), (16, 9)] {
+            let size = Size::new(width, height);
+            let samples: Vec<u8> = (0..size.pixels()).map(|i| (i * 97 % 251) as u8).collect();
+            for mosaic in MOSAICS {
+                let mut rgb = Vec::new();
+                let row = |y: usize| &samples[y * width as usize..][..width as usize];
+                demosaic(size, mosaic, Samples::U8, row, &mut rgb);
+                assert_eq!(rgb, slow(size, mosaic, &samples), "{size} {mosaic:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_even_colour_stays_that_colour() {
+        let size = Size::new(6, 4);
+        for mosaic in MOSAICS {
+            let of = |i: i64| [200, 120, 40][colour(mosaic, i % 6, i / 6)];
+            let samples: Vec<u8> = (0..24).map(of).collect();
+            let mut rgb = Vec::new();
+            demosaic(size, mosaic, Samples::U8, |y| &samples[6 * y..][..6], &mut rgb);
+            assert!(rgb.chunks_exact(3).all(|p| p == [200, 120, 40]), "{mosaic:?}");
+        }
+    }
+}
