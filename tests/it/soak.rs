@@ -4,7 +4,9 @@
 //! `cargo test --test it whatever_fails -- --ignored --nocapture` injects each kind of failure once;
 //! `SOAK_SEED=7 SOAK_HOURS=8 cargo test --test it for_hours -- --ignored --nocapture` goes on.
 //! What it still finds: a trigger is acknowledged to the broker before its note is durable, so that triggers which come
-//! while the disk is full are lost when the daemon is killed as well (`DiskFullKill`). Where a small file system or a false clock cannot be had, the rig says so and injects the rest.
+//! while the disk is full are lost when the daemon is killed as well (`DiskFullKill`).
+//!
+//! Where a small file system or a false clock cannot be had, the rig says so and injects the rest.
 
 mod balance;
 mod inject;
