@@ -36,11 +36,11 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let shutdown = super::signals::shutdown()?;
-    let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
     let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
+    let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
     let service = Service::start(plan(settings, keepers))?;
-    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
+    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     service.run(&shutdown, args.until_end);
     if let Some(keeping) = keeping {
         keeping.stop();

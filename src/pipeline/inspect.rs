@@ -139,6 +139,7 @@ pub(crate) fn infer(
             }
             default(TICK) => None,
         };
+        health.queue_holds(Stage::Infer, from.len(), from.capacity());
         let Some(ready) = ready else { continue };
         let Ok(Ready { mut part, views, since }) = ready else { break };
         if let Ok(fresh) = slot.try_recv() {
@@ -211,6 +212,7 @@ fn watch_drift(detector: &Detector, health: &LineHealth) -> Drift {
 
 fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
     health.runs(fresh.model().clone(), fresh.threshold());
+    health.detector_is(None);
     fresh
 }
 

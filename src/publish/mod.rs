@@ -25,6 +25,7 @@ mod session;
 mod topics;
 mod window;
 
+pub use crate::health::Retraining;
 pub use connection::{Probe, probe};
 pub use error::PublishError;
 pub use health::{Counters, Health, Link, Monitor};

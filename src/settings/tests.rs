@@ -351,3 +351,18 @@ fn the_shipped_file_shows_every_key_of_a_camera_with_its_default() {
     let faults = shown.faults();
     assert!(faults.iter().all(|f| f.contains("there is no") || f.starts_with("mqtt.tls.")), "{faults:#?}");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+    /// Whatever stands in the file, there are settings or faults, and never a panic.
+    #[test]
+    fn no_file_makes_it_panic(at in 0usize..12_000, cut in 0usize..60, junk in "\\PC{0,40}", lines in 1usize..400) {
+        let mut text: Vec<char> = with_optional_keys().chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, junk.chars());
+        let text: String = text.into_iter().collect();
+        let text: Vec<&str> = text.lines().take(lines).collect();
+        let _settings_or_faults = Box::with(&text.join("\n")).load();
+    }
+}

@@ -81,7 +81,8 @@ impl Line {
     }
 
     fn add(&mut self, field: &Field, mut value: String) {
-        value.truncate(value.floor_char_boundary(MAX_VALUE));
+        let end = (0..=MAX_VALUE.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
+        value.truncate(end.unwrap_or_default());
         match field.name() {
             "message" => self.message = value,
             name => self.fields.push((name, value)),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use inspectord::detector::untrained;
-use inspectord::efficientad::{Architecture, PdnSize};
+use inspectord::efficientad::{Architecture, CalibratedModel, PdnSize};
 use inspectord::frame::Size;
 use inspectord::imaging;
 use tempfile::TempDir;
@@ -187,4 +187,32 @@ fn wrong_usage_is_told_from_failure() {
     program::run(&["check", "--jsno"]).refuses(2, &["--jsno", "--json"]);
     program::run(&["inspect", "--model", "x", "--device", "gpu", "y.png"]).refuses(2, &["gpu", "cuda:N"]);
     assert_eq!(program::run(&["--version"]).code, Some(0));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    /// However a bundle was damaged on its way, it is a model or an error, and never a panic.
+    #[test]
+    fn no_bundle_makes_it_panic(
+        file in proptest::bool::ANY,
+        at in 0.0f64..1.0,
+        cut in 0usize..40,
+        junk in proptest::collection::vec(proptest::num::u8::ANY, 0..20),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("bundle");
+        let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        untrained::model(&architecture, 1).save(&bundle).unwrap();
+        let path = bundle.join(if file { "manifest.json" } else { "model.safetensors" });
+        let mut bytes = fs::read(&path).unwrap();
+        // The header of the tensors' file says where they lie: most damage is to go there.
+        let span = bytes.len().min(4096);
+        let start = ((at * span as f64) as usize).min(bytes.len());
+        let end = (start + cut).min(bytes.len());
+        bytes.splice(start..end, junk);
+        fs::write(&path, bytes).unwrap();
+        if let Err(error) = CalibratedModel::load(&bundle) {
+            assert!(!error.to_string().is_empty());
+        }
+    }
 }

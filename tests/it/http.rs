@@ -43,9 +43,9 @@ impl Page {
     /// Sends this text, and reads until the server closes.
     pub(crate) fn say(&self, text: &str) -> Answer {
         let mut stream = self.connect();
-        stream.write_all(text.as_bytes()).unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
+        // A server that has heard enough may answer and close before everything was said.
+        let _closed_early = stream.write_all(text.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
         let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(answer.len());
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

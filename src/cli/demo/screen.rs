@@ -43,7 +43,7 @@ impl Screen {
              inspects each one, and its verdict goes to disk first and then to the broker.\n\n\
              {model:>11}  {} on {}\n\
              {b:>11}  {}:{} ({broker})\n\
-             {look:>11}  http://{page}/
+             {look:>11}  http://{page}/\n\
              {watch:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/#' -v\n\
              {alarms:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/+/alarm'\n\
              {history:>11}  inspectord history --store {store}\n\
