@@ -1,14 +1,17 @@
 //! inspectord: cameras in, EfficientAD verdicts out, none lost.
 
+mod backoff;
 pub mod camera;
 pub mod cli;
 pub mod clock;
 pub mod detector;
 pub mod efficientad;
 pub mod frame;
+pub mod health;
 pub mod imaging;
 pub mod pipeline;
 pub mod publish;
+pub mod retrain;
 pub mod settings;
 pub mod shutdown;
 pub mod store;
@@ -16,3 +19,4 @@ pub mod systemd;
 pub mod telemetry;
 pub mod training;
 pub mod verdict;
+pub mod web;

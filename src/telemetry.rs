@@ -1,25 +1,35 @@
-//! Logs and counters: set up once, spoken everywhere.
+//! Logs, counters and histograms: set up once, spoken everywhere.
 //!
 //! Log messages are constant and values are fields. Not here: the metrics page (`web`).
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Sends log lines to standard error, where systemd's journal picks them up; `INSPECTORD_LOG` sets the filter.
+use self::journal::Journal;
+
+mod journal;
+
+/// Sends log lines to systemd's journal where that is behind standard error, and otherwise there; `INSPECTORD_LOG` sets
+/// the filter.
 ///
 /// Safe to call more than once; only the first call has an effect.
 pub fn init(default_filter: &str) {
     let filter = EnvFilter::try_from_env("INSPECTORD_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // Under systemd the journal stamps the lines itself.
-    let _already_set = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().with_ansi(false).try_init()
-    } else {
-        builder.try_init()
+    let registry = tracing_subscriber::registry().with(filter);
+    let _already_set = match Journal::behind_stderr() {
+        Some(journal) => registry.with(journal).try_init(),
+        None => {
+            let colours = std::io::stderr().is_terminal();
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+            registry.with(lines.with_target(false)).try_init()
+        }
     };
 }
 
@@ -55,5 +65,68 @@ impl Counter {
     /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The upper bounds of a histogram's buckets, in milliseconds: from a fast queue to a hopeless deadline.
+pub const BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+
+/// How often something took how long, since the process began.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One more than there are bounds: the last takes what is longer than all of them.
+    buckets: [AtomicU64; BOUNDS_MS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        let bucket = BOUNDS_MS.partition_point(|bound| Duration::from_millis(*bound) < took);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.microseconds.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// How many took at most each of [`BOUNDS_MS`], and how many there are.
+    pub fn cumulative(&self) -> ([u64; BOUNDS_MS.len()], u64) {
+        let mut sum = 0;
+        let mut upto = [0; BOUNDS_MS.len()];
+        for (upto, bucket) in upto.iter_mut().zip(&self.buckets) {
+            sum += bucket.load(Ordering::Relaxed);
+            *upto = sum;
+        }
+        (upto, sum + self.buckets[BOUNDS_MS.len()].load(Ordering::Relaxed))
+    }
+
+    /// What they took together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.microseconds.load(Ordering::Relaxed))
+    }
+
+    /// The bound that `share` of them did not exceed, in milliseconds; none while there are none, or where they exceed
+    /// every bound.
+    pub fn quantile_ms(&self, share: f64) -> Option<u64> {
+        let (upto, count) = self.cumulative();
+        let rank = (share * count as f64).ceil().max(1.0) as u64;
+        let at = upto.iter().position(|upto| *upto >= rank).filter(|_| count > 0);
+        at.map(|at| BOUNDS_MS[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_what_is_at_its_bound_below_it() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.quantile_ms(0.5), None);
+        for ms in [1, 2, 3, 20_000] {
+            histogram.observe(Duration::from_millis(ms));
+        }
+        let (upto, count) = histogram.cumulative();
+        assert_eq!((&upto[..4], count), (&[1, 2, 3, 3][..], 4));
+        assert_eq!(histogram.sum(), Duration::from_millis(20_006));
+        assert_eq!((histogram.quantile_ms(0.5), histogram.quantile_ms(0.99)), (Some(2), None));
     }
 }

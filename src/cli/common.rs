@@ -8,10 +8,10 @@ use crate::settings::{DEFAULT_FILE, Settings, SettingsError, Sources};
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SettingsArgs {
     /// The settings file.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
     pub(super) config: PathBuf,
     /// Sets one key over file and environment, such as mqtt.host=broker or 'camera[0].threshold=0.6'; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(super) flags: Vec<String>,
 }
 

@@ -5,9 +5,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::judging::{Judge, write_heatmap};
+use super::judging::{Judge, Runner, write_heatmap};
 use super::progress::Progress;
-use crate::detector::options::Device;
 use crate::frame::Picture;
 use crate::training::dataset::{GOOD, Labelled, Sample};
 use crate::training::evaluate::{Evaluation, Judged, evaluate};
@@ -29,9 +28,8 @@ pub struct Args {
     /// Writes the heat map of every picture below this folder.
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
-    /// The device to run on: auto, cpu or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
-    device: Device,
+    #[command(flatten)]
+    runner: Runner,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -40,7 +38,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let set = Labelled::find(&args.data)?;
-    let mut judge = Judge::open(&args.model, args.device)?;
+    let mut judge = Judge::open(&args.model, args.runner)?;
     // With --json, standard output belongs to the figures.
     let mut progress = Progress::new(false);
     progress.begin("evaluating", 0, set.samples.len() as u64);

@@ -1,7 +1,10 @@
-//! `inspectord history`: recorded verdicts as a table or as JSON, and their export with evidence.
+//! `inspectord history`: recorded verdicts as a table or as JSON, their export with evidence, and their way into the
+//! samples that models learn from.
 //!
 //! In: the store's folder, which a daemon may be using. Out: standard output, or a folder. Changes nothing in the
 //! store. Not here: how verdicts are found (`store`).
+
+mod samples;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -13,6 +16,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned, civil};
 
 use crate::frame::CameraId;
+use crate::retrain::Kind;
 use crate::settings::{DEFAULT_FILE, Settings, Sources};
 use crate::store::{MAX_LIMIT, Query, Reader};
 use crate::verdict::{Decision, Outcome, Verdict};
@@ -26,6 +30,7 @@ const SHOWN: usize = 50;
 Examples:
   inspectord history --camera top --since 2h --decision anomalous
   inspectord history --json --limit 1000 | jq .score
+  inspectord history accept 019a4c2e-77f1-7b3c-9f0e-0c5d1e2f3a4b
   inspectord history export ./complaint --since 2026-11-02 --until 2026-11-03")]
 pub struct Args {
     /// Only verdicts of this camera.
@@ -49,6 +54,9 @@ pub struct Args {
     /// The settings file.
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
+    /// Sets one key over file and environment, such as store.path=/mnt/store; may be repeated.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    flags: Vec<String>,
     /// Prints one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -62,6 +70,18 @@ enum Action {
     Export {
         /// Where to.
         dir: PathBuf,
+    },
+    /// Makes the pictures of false alarms samples of good parts, for the next retraining to learn.
+    Accept {
+        /// The verdicts' ids, or unmistakable beginnings of them.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Makes the pictures of confirmed defects known ones, which no later model version may miss.
+    Confirm {
+        /// The verdicts' ids, or unmistakable beginnings of them.
+        #[arg(required = true)]
+        ids: Vec<String>,
     },
 }
 
@@ -89,7 +109,7 @@ impl From<Decided> for Decision {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = match &args.store {
         Some(store) => store.clone(),
-        None => Settings::load_store(&Sources::new(args.config.clone(), Vec::new()))?.path,
+        None => Settings::load_store(&Sources::new(args.config.clone(), args.flags.clone()))?.path,
     };
     let reader = Reader::open(&store)?;
     let limit = args.limit.unwrap_or(if args.action.is_some() { MAX_LIMIT } else { SHOWN });
@@ -100,10 +120,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         decision: args.decision.map(Into::into),
         limit,
     };
-    if let Some(Action::Export { dir }) = &args.action {
-        let exported = export(&reader, &query, dir, args.limit.is_some())?;
-        let done = exported.describe(dir);
-        return writeln!(io::stdout(), "{done}").context("cannot print");
+    let sampled = |ids: &[String], kind| -> anyhow::Result<()> {
+        let retrain = Settings::load_retrain(&Sources::new(args.config.clone(), Vec::new()))?;
+        samples::drop_in(&reader, &retrain.path, ids, kind)
+    };
+    match &args.action {
+        Some(Action::Export { dir }) => {
+            let exported = export(&reader, &query, dir, args.limit.is_some())?;
+            let done = exported.describe(dir);
+            return writeln!(io::stdout(), "{done}").context("cannot print");
+        }
+        Some(Action::Accept { ids }) => return sampled(ids, Kind::Normal),
+        Some(Action::Confirm { ids }) => return sampled(ids, Kind::Anomalous),
+        None => {}
     }
     let verdicts = reader.history(&query)?;
     let mut out = BufWriter::new(io::stdout().lock());

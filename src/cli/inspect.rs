@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::judging::{Judge, write_heatmap};
+use super::judging::{Judge, Runner, write_heatmap};
 use super::report::Told;
 use crate::detector::Inspection;
-use crate::detector::options::Device;
 use crate::imaging;
 use crate::telemetry::chain;
 use crate::verdict::{AnomalousRegion, Decision, Outcome};
@@ -31,9 +30,8 @@ pub struct Args {
     /// Writes the heat map of every picture into this folder.
     #[arg(long, value_name = "DIR")]
     heatmap: Option<PathBuf>,
-    /// The device to run on: auto, cpu or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
-    device: Device,
+    #[command(flatten)]
+    runner: Runner,
     /// Prints one JSON object a picture.
     #[arg(long)]
     json: bool,
@@ -71,7 +69,7 @@ struct TimingsMs {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut judge = Judge::open(&args.model, args.device)?;
+    let mut judge = Judge::open(&args.model, args.runner)?;
     let mut heatmaps = args.heatmap.as_deref().map(Heatmaps::new);
     let mut failed = false;
     for path in &args.images {

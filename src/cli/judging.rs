@@ -5,11 +5,23 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::detector::{self, Detector, Inspection, options::Device};
+use crate::detector::options::{Device, Engine};
+use crate::detector::{self, Detector, Inspection};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Picture;
 use crate::imaging::{self, Heat, Resizer};
 use crate::verdict::Timings;
+
+/// What to run a model on, and with.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Runner {
+    /// The device to run on: auto, cpu or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
+    device: Device,
+    /// The engine: auto, cpu or reference, the slow yardstick.
+    #[arg(long, value_name = "ENGINE", default_value_t = Engine::Auto)]
+    engine: Engine,
+}
 
 /// A model made runnable, and what prepares pictures for it.
 pub(super) struct Judge {
@@ -18,9 +30,9 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn open(bundle: &Path, device: Device) -> anyhow::Result<Self> {
+    pub(super) fn open(bundle: &Path, Runner { device, engine }: Runner) -> anyhow::Result<Self> {
         let model = CalibratedModel::load(bundle)?;
-        let options = detector::Options { device, ..detector::Options::default() };
+        let options = detector::Options { device, engine, ..detector::Options::default() };
         Ok(Self { detector: Detector::open(model, &options)?, resizer: Resizer::new() })
     }
 

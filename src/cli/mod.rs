@@ -15,9 +15,13 @@ pub mod evaluate;
 pub mod history;
 pub mod inspect;
 mod judging;
+mod keeping;
+pub mod models;
 mod progress;
 mod report;
+pub mod retrain;
 pub mod run;
+mod shipped;
 mod signals;
 pub mod snapshot;
 pub mod train;
@@ -54,6 +58,8 @@ enum Command {
     Evaluate(evaluate::Args),
     Inspect(inspect::Args),
     Distill(distill::Args),
+    Models(models::Args),
+    Retrain(retrain::Args),
     History(history::Args),
     Bench(bench::Args),
 }
@@ -71,6 +77,8 @@ impl Command {
             Self::Evaluate(args) => evaluate::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Distill(args) => distill::run(args),
+            Self::Models(args) => models::run(args),
+            Self::Retrain(args) => retrain::run(args),
             Self::History(args) => history::run(args),
             Self::Bench(args) => bench::run(args),
         }

@@ -5,15 +5,19 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use tracing::info;
 
 use super::common::SettingsArgs;
+use super::keeping;
 use crate::detector;
 use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Service, ServicePlan};
+use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan};
+use crate::retrain::{self, Keeper};
 use crate::settings::{Camera, Settings, TriggerMode};
+use crate::web::{self, Watched, Web};
 
 /// Runs the daemon until it is told to stop.
 #[derive(Debug, ClapArgs)]
@@ -32,28 +36,50 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let shutdown = super::signals::shutdown()?;
-    let service = Service::start(plan(settings))?;
+    let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
+    let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
+    let service = Service::start(plan(settings, keepers))?;
+    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
+    let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
     service.run(&shutdown, args.until_end);
+    if let Some(keeping) = keeping {
+        keeping.stop();
+    }
     let unpublished = service.stop();
+    drop(web);
     info!(unpublished, "stopped");
     Ok(())
 }
 
+/// Serves the page and the metrics of `service`.
+pub(super) fn serve(options: &web::Options, box_name: String, service: &Service) -> anyhow::Result<Web> {
+    let watched = Watched {
+        box_name,
+        lines: service.lines(),
+        store: service.store().clone(),
+        broker: service.monitor().cloned(),
+        progress: service.progress().clone(),
+    };
+    Web::start(options, watched).context("cannot start the thread that serves the page")
+}
+
 /// What the settings ask the service to do.
-fn plan(settings: Settings) -> ServicePlan {
-    let Settings { box_name, cameras, mqtt, store, inference, .. } = settings;
-    let lines = cameras.into_iter().map(|camera| line(camera, inference.clone())).collect();
+fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
+    let Settings { box_name, cameras, mqtt, store, inference, retrain, .. } = settings;
+    let lines = cameras.into_iter().map(|camera| line(camera, inference.clone(), &retrain)).collect();
     ServicePlan {
         box_name: box_name.to_string(),
         lines,
         mqtt: mqtt.enabled.then_some(mqtt),
         store,
         observer: None,
+        keepers,
     }
 }
 
-fn line(camera: Camera, inference: detector::Options) -> LinePlan {
-    let Camera { name, model, source, view, trigger, views, threshold } = camera;
+fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
+    let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
+    let Camera { name, model, source, view, trigger, views, threshold, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -65,7 +91,11 @@ fn line(camera: Camera, inference: detector::Options) -> LinePlan {
         }
     };
     let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
-        let mut detector = Detector::open(CalibratedModel::load(&model)?, &inference)?;
+        let model = match &registry {
+            Some(registry) => registry.load_active()?,
+            None => CalibratedModel::load(&model)?,
+        };
+        let mut detector = Detector::open(model, &inference)?;
         if let Some(threshold) = threshold {
             detector.set_threshold(threshold);
         }

@@ -11,12 +11,12 @@ use tracing::warn;
 
 use super::progress::Progress;
 use super::report::UsageError;
-use super::{device, signals};
+use super::{device, shipped, signals};
 use crate::detector::options::Device;
 use crate::efficientad::{Architecture, CalibratedModel, PdnSize, ThresholdMethod};
 use crate::frame::Size;
 use crate::training::checkpoint;
-use crate::training::dataset::pictures_in;
+use crate::training::dataset::{Normals, pictures_in};
 use crate::training::session::{self, Checkpoint, Event, Inputs, Watch};
 use crate::training::teacher::TeacherSource;
 use crate::training::threshold::FEW_SCORES;
@@ -26,8 +26,8 @@ use crate::training::{Options, TrainingError};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  inspectord train --data parts/normal --out models/parts --teacher teacher-small.safetensors --penalty photos
-  inspectord train --data bottle --out models/bottle --teacher teacher-small.safetensors --steps 2000 --resume
+  inspectord train --data parts/normal --out models/parts --penalty photos
+  inspectord train --data bottle --out models/bottle --steps 2000 --resume
 
 --data is a flat folder of pictures of good parts, or one laid out as MVTec AD is (train/good, test/...).
 Every tenth picture is held out to find the threshold with, unless there is a folder validation/good.
@@ -39,7 +39,8 @@ pub struct Args {
     /// The folder to write the model to; a model that is there is replaced when the new one is complete.
     #[arg(long, value_name = "BUNDLE")]
     out: PathBuf,
-    /// The teacher's file, or `random` for one that was never taught, to try things out [default: the one that ships]
+    /// The teacher's file, or `random` for one that was never taught, to try things out [default: the one inside this
+    /// program, for tiny]
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
     /// The network: tiny, small (the paper's S) or medium (M).
@@ -51,6 +52,9 @@ pub struct Args {
     /// Training steps of one picture each; the paper's number is the default, and a few thousand do for many lines.
     #[arg(long, value_name = "N", default_value_t = Options::default().steps)]
     steps: u64,
+    /// Adam's learning rate; a tenth of it after 95 % of the steps.
+    #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate)]
+    learning_rate: f64,
     /// A folder of pictures of anything else; without one, accuracy drops on several kinds of parts.
     #[arg(long, value_name = "DIR")]
     penalty: Option<PathBuf>,
@@ -97,6 +101,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let inputs = Inputs {
         name: args.name()?,
         data: args.data.clone(),
+        normals: Normals::find(&args.data, options.seed).map_err(TrainingError::from)?,
+        again: Vec::new(),
+        start: None,
         penalty: penalty(args.penalty.as_deref())?,
         teacher: teacher(args.teacher.as_deref(), &architecture, options.seed)?,
         // What is there may be damaged, and is replaced all the same.
@@ -121,6 +128,7 @@ impl Args {
             size: self.size,
             input: self.image_size,
             steps: self.steps,
+            learning_rate: self.learning_rate,
             seed: self.seed,
             false_positive_rate: self.false_positive_rate,
             checkpoint_seconds: self.checkpoint_seconds,
@@ -164,15 +172,19 @@ fn teacher(file: Option<&Path>, architecture: &Architecture, seed: u64) -> anyho
             Ok(TeacherSource::random(architecture, seed))
         }
         Some(file) => Ok(TeacherSource::file(file, architecture)?),
-        None => Err(UsageError(format!(
-            "no teacher of size {} ships with this program: give one with --teacher FILE",
-            architecture.size
-        ))
-        .into()),
+        None => match shipped::teacher(architecture.size) {
+            Some(bytes) => Ok(TeacherSource::bytes(Path::new("the teacher inside this program"), bytes, architecture)?),
+            None => Err(UsageError(format!(
+                "no teacher of size {} is inside this program: make one with `inspectord distill` and give it with \
+                 --teacher FILE",
+                architecture.size
+            ))
+            .into()),
+        },
     }
 }
 
-fn show(progress: &mut Progress, event: &Event) {
+pub(super) fn show(progress: &mut Progress, event: &Event) {
     let nothing = serde_json::Map::new();
     match event {
         Event::Measuring { done, of } => {

@@ -20,7 +20,7 @@ use crate::verdict::{ModelRef, Threshold};
 mod read;
 mod write;
 
-pub use read::load_teacher;
+pub use read::{load_manifest, parse_teacher, read_teacher};
 
 /// The tensors' file in a bundle.
 pub const TENSORS_FILE: &str = "model.safetensors";
@@ -187,6 +187,14 @@ impl CalibratedModel {
     /// Anything is missing, too large, of another format, damaged, or does not fit the networks.
     pub fn load(path: &Path) -> Result<Self, BundleError> {
         read::load(path)
+    }
+
+    /// The bundle whose two files have these contents; errors call its folder `name`.
+    ///
+    /// # Errors
+    /// As of [`Self::load`].
+    pub fn from_bytes(name: &Path, manifest: &[u8], tensors: &[u8]) -> Result<Self, BundleError> {
+        read::parse(name, manifest, tensors.to_vec())
     }
 
     /// Writes the bundle as the folder `path`, in place of any bundle there: whoever looks sees the old one or the

@@ -7,7 +7,7 @@ use candle_nn::VarMap;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::architecture::{Architecture, TensorShape};
+use super::architecture::TensorShape;
 use super::weights::{Weight, Weights};
 
 /// Draws `shapes` in their order; a bias (`[output]`) takes its fan-in from the weight before it.
@@ -27,11 +27,6 @@ pub fn draw(shapes: &[TensorShape], seed: u64) -> Weights {
         weights.insert(&shape.name, Weight { dims: shape.dims.clone(), values });
     }
     weights
-}
-
-/// Fresh trainable variables `student.…` and `autoencoder.…`.
-pub fn trainable(architecture: &Architecture, seed: u64, device: &Device) -> Result<VarMap> {
-    variables(&draw(&architecture.trained_tensors(), seed), device)
 }
 
 /// `weights` as trainable variables under the same names.

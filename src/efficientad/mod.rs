@@ -20,7 +20,7 @@ pub mod weights;
 pub use architecture::{Architecture, PdnSize};
 pub use autoencoder::Autoencoder;
 pub use backbone::{Backbone, BackboneError, BackboneKind, Describer};
-pub use bundle::{BundleError, CalibratedModel, TrainedModel, load_teacher};
+pub use bundle::{BundleError, CalibratedModel, TrainedModel, parse_teacher, read_teacher};
 pub use manifest::{Calibration, HeldOut, Manifest, PictureSet, ThresholdMethod, TrainingRecord};
 pub use maps::MapQuantiles;
 pub use networks::Networks;

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
-use super::backoff::Backoff;
-use super::health::{LineHealth, Stage};
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Decided, Part};
 use super::timer::Timer;
+use crate::backoff::Backoff;
 use crate::camera::{self, Camera, CameraError, Losses, Next};
 use crate::clock::{self, SystemClock};
 use crate::frame::{CameraId, SourceRef};
+use crate::health::{LineHealth, Stage};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::verdict::Reason;
@@ -97,6 +97,7 @@ impl Capture {
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
+            self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
             match (self.mode, timer.as_mut()) {
                 (CaptureMode::Free { when_full }, _) => {
                     match self.next_frame(camera.as_mut(), TICK, recent)? {
@@ -129,9 +130,18 @@ impl Capture {
                 }
                 (CaptureMode::Timed { .. }, None) => return Ok(Ended::Stopped),
             }
-            self.health.camera_lost_frames(camera.losses(), &mut losses);
+            self.count(camera.losses(), &mut losses);
         }
         Ok(Ended::Stopped)
+    }
+
+    /// Counts what the open camera lost beyond `known`, which is renewed.
+    fn count(&self, now: Losses, known: &mut Losses) {
+        let counters = self.health.counters();
+        counters.missed_frames.add(now.missed_frames.saturating_sub(known.missed_frames));
+        counters.incomplete_frames.add(now.incomplete_frames.saturating_sub(known.incomplete_frames));
+        counters.missing_packets.add(now.missing_packets.saturating_sub(known.missing_packets));
+        *known = now;
     }
 
     /// Waits for the timer's next tick, a moment at most; ticks that nobody could take are concluded at once.
@@ -181,7 +191,7 @@ impl Capture {
     fn pass_on_free(&self, part: Part, when_full: WhenFull) {
         let counters = self.health.counters();
         match (self.ready.try_send(part), when_full) {
-            (Ok(()), _) => counters.accepted.increment(),
+            (Ok(()), _) => self.has_passed_on(),
             (Err(TrySendError::Disconnected(part)), _) => part.withdraw(),
             (Err(TrySendError::Full(part)), WhenFull::Skip) => {
                 counters.skipped.increment();
@@ -192,7 +202,7 @@ impl Capture {
                 part.give_up(Reason::Overload, OVERLOAD);
             }
             (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part) {
-                None => counters.accepted.increment(),
+                None => self.has_passed_on(),
                 Some(part) => part.withdraw(),
             },
         }
@@ -202,7 +212,7 @@ impl Capture {
     fn hand_over(&self, part: Part) {
         self.health.counters().accepted.increment();
         match self.ready.try_send(part) {
-            Ok(()) => {}
+            Ok(()) => self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity()),
             Err(TrySendError::Full(part)) => {
                 part.give_up(Reason::Overload, OVERLOAD);
             }
@@ -210,6 +220,11 @@ impl Capture {
                 part.give_up(Reason::Internal, "the program was being stopped when the picture was taken");
             }
         }
+    }
+
+    fn has_passed_on(&self) {
+        self.health.counters().accepted.increment();
+        self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
     }
 
     /// Gives the part back if the program is stopped first.

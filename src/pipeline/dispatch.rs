@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
-use super::health::{LineHealth, Stage};
+use super::golden::Golden;
+use super::models::FrameTap;
 use super::part::{Decided, Exhibit};
 use crate::frame::Planted;
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Heat, evidence_bytes, heatmap, png};
 use crate::store::{Evidence, RecordRequest, StoreHandle};
 use crate::telemetry;
@@ -34,6 +36,7 @@ pub type Recorded = Arc<dyn Fn(Verdict) + Send + Sync>;
 pub(crate) struct Listeners {
     pub(crate) observer: Option<Observer>,
     pub(crate) recorded: Recorded,
+    pub(crate) frames: Option<FrameTap>,
 }
 
 /// Dispatches until the line's other stages have ended.
@@ -46,7 +49,9 @@ pub(crate) fn dispatch(
     let unwritten = Arc::new(AtomicUsize::new(0));
     loop {
         health.beat(Stage::Dispatch);
-        match from.recv_timeout(TICK) {
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(Stage::Dispatch, from.len(), from.capacity());
+        match next {
             Ok(decided) => dispatch_one(decided, store, listeners, (health, &unwritten)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -67,16 +72,34 @@ fn dispatch_one(
 ) {
     let Decided { judgement, ticket, exhibit, planted } = decided;
     let decision = judgement.outcome.decision();
-    let evidence = if decision == Decision::Ok { None } else { evidence(&judgement.outcome, exhibit) };
+    let golden = Golden::announced(judgement.trigger.as_ref());
+    if let Some(golden) = golden {
+        health.warn_about(golden.key(), golden.complaint(&judgement));
+    }
+    let evidence = if decision == Decision::Ok {
+        if golden.is_none()
+            && let (Some(tap), Some(pixels), Some(captured)) =
+                (&listeners.frames, &exhibit.pixels, &exhibit.captured)
+        {
+            tap(&judgement.camera, pixels, captured);
+        }
+        None
+    } else {
+        evidence(&judgement.outcome, exhibit)
+    };
     announce(&judgement, health);
     if let Some(observer) = &listeners.observer {
         observer(&judgement, planted.as_ref());
     }
+    let judged = Instant::now();
     let (health, unwritten, told) = (health.clone(), unwritten.clone(), listeners.recorded.clone());
     unwritten.fetch_add(1, Ordering::AcqRel);
     store.record_then(RecordRequest { judgement, evidence, ticket }, move |recorded| {
         match recorded {
-            Ok(verdict) => told(verdict),
+            Ok(verdict) => {
+                health.latencies().record.observe(judged.elapsed());
+                told(verdict);
+            }
             Err(failure) => {
                 health.counters().unrecorded.increment();
                 let error = telemetry::chain(&failure);
@@ -89,6 +112,7 @@ fn dispatch_one(
 
 fn announce(judgement: &Judgement, health: &LineHealth) {
     let camera = health.camera();
+    health.latencies().judged(&judgement.timings);
     match &judgement.outcome {
         Outcome::Inspected(Finding { score, threshold, .. }) => {
             let decision = judgement.outcome.decision();

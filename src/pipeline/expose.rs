@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Recent, TICK};
-use super::health::Stage;
 use super::part::Part;
 use crate::camera::{Camera, CameraError, Next};
 use crate::frame::{Frame, SourceRef};
+use crate::health::Stage;
 use crate::telemetry;
 use crate::verdict::Reason;
 

@@ -2,19 +2,20 @@
 //!
 //! Prepare decodes, cuts out and resizes while infer is busy with the part before; infer owns the detector. One thread
 //! each per line. When infer's queue is full prepare waits, then capture decides. A panic in either concludes the part
-//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Not here: cameras, evidence.
+//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Between two
+//! parts infer takes up a detector that somebody has put in its slot. Not here: cameras, evidence, loading models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
 use tracing::{error, warn};
 
-use super::backoff::Backoff;
-use super::health::{LineHealth, Stage};
 use super::part::{Exhibit, Part};
+use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection, InspectorError};
 use crate::frame::Frame;
+use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
 use crate::verdict::{Outcome, Reason};
@@ -36,7 +37,7 @@ pub(crate) fn prepare(
     to: &Sender<Ready>,
     health: &LineHealth,
 ) {
-    while let Some(mut part) = next(from, health, Stage::Prepare) {
+    while let Some(mut part) = next(from, health) {
         part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
         if part.is_settled() {
             continue;
@@ -92,7 +93,7 @@ fn prepare_views(preparation: &mut Preparation, frames: &[Frame]) -> Result<Vec<
 fn pass_on(mut ready: Ready, to: &Sender<Ready>, health: &LineHealth) {
     loop {
         match to.send_timeout(ready, TICK) {
-            Ok(()) => return,
+            Ok(()) => return health.queue_holds(Stage::Infer, to.len(), to.capacity()),
             Err(SendTimeoutError::Timeout(back)) => {
                 health.beat(Stage::Prepare);
                 ready = back;
@@ -108,17 +109,36 @@ pub type OpenDetector = Box<dyn FnMut() -> Result<Detector, BoxedError> + Send>;
 /// Why a detector cannot be opened: its bundle or its engine says.
 pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the detector until prepare has ended.
+/// Runs the detector until prepare has ended, from each part on the newest that lies in `slot`.
 pub(crate) fn infer(
     mut detector: Detector,
     mut open: OpenDetector,
-    from: &Receiver<Ready>,
+    (from, slot): (&Receiver<Ready>, &Receiver<Detector>),
     health: &LineHealth,
 ) {
     let mut broken: Option<String> = None;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut reopen_at = Instant::now();
-    while let Some(Ready { mut part, views, since }) = next(from, health, Stage::Infer) {
+    let mut slot = slot.clone();
+    loop {
+        health.beat(Stage::Infer);
+        // Waits for both, and takes a detector that waits before a part that waits.
+        let ready = select! {
+            recv(from) -> ready => Some(ready),
+            recv(slot) -> fresh => {
+                match fresh {
+                    Ok(fresh) => (detector, broken) = (taken_up(fresh, health), None),
+                    Err(_nobody_swaps_any_more) => slot = never(),
+                }
+                None
+            }
+            default(TICK) => None,
+        };
+        let Some(ready) = ready else { continue };
+        let Ok(Ready { mut part, views, since }) = ready else { break };
+        if let Ok(fresh) = slot.try_recv() {
+            (detector, broken) = (taken_up(fresh, health), None);
+        }
         part.timings.queue += milliseconds_since(since);
         if part.is_settled() {
             continue;
@@ -126,12 +146,13 @@ pub(crate) fn infer(
         if broken.is_some() && Instant::now() >= reopen_at {
             match open() {
                 Ok(fresh) => {
-                    (detector, broken) = (fresh, None);
+                    (detector, broken) = (taken_up(fresh, health), None);
                     backoff.reset();
                 }
                 Err(failure) => {
                     reopen_at = Instant::now() + backoff.pause();
                     broken = Some(telemetry::chain(failure.as_ref()));
+                    health.detector_is(broken.clone());
                 }
             }
         }
@@ -156,10 +177,16 @@ pub(crate) fn infer(
                 health.counters().inference_restarts.increment();
                 part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
                 broken = Some(format!("it panicked: {message}"));
+                health.detector_is(broken.clone());
             }
         }
     }
     health.retire(Stage::Infer);
+}
+
+fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
+    health.runs(fresh.model().clone(), fresh.threshold());
+    fresh
 }
 
 /// The worst of a part's views decides for the part.
@@ -182,10 +209,12 @@ fn conclude(part: Part, mut views: Vec<Prepared>, view: usize, inspection: Inspe
     part.conclude(Outcome::Inspected(finding), exhibit);
 }
 
-fn next<T>(from: &Receiver<T>, health: &LineHealth, stage: Stage) -> Option<T> {
+fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
     loop {
-        health.beat(stage);
-        match from.recv_timeout(TICK) {
+        health.beat(Stage::Prepare);
+        let next = from.recv_timeout(TICK);
+        health.queue_holds(Stage::Prepare, from.len(), from.capacity());
+        match next {
             Ok(item) => return Some(item),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,

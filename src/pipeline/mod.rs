@@ -9,13 +9,13 @@
 //! Each stage is a thread and each arrow a bounded queue; what happens when one is full stands in each stage's header.
 //! Not here: how any stage does its work (`camera`, `imaging`, `detector`, `store`), the broker (`publish`).
 
-mod backoff;
 mod capture;
 mod deadline;
 mod dispatch;
 mod expose;
-mod health;
+mod golden;
 mod inspect;
+mod models;
 mod options;
 mod part;
 mod requests;
@@ -36,13 +36,16 @@ use self::capture::Capture;
 use self::deadline::DeadlineKeeper;
 use self::dispatch::Listeners;
 pub use self::dispatch::{Observer, Recorded};
-pub use self::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 pub use self::inspect::{BoxedError, OpenDetector};
+pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera;
-use crate::frame::CameraId;
+use crate::detector::Detector;
+use crate::frame::{CameraId, Size};
+use crate::health::Stage;
+pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
 use crate::store::{StoreError, StoreHandle};
@@ -123,12 +126,38 @@ pub enum TriggerError {
     Store(#[from] StoreError),
 }
 
+/// Why a line did not take up another detector.
+#[derive(Debug, Error)]
+pub enum ExchangeError {
+    /// There is no such line, or it has ended.
+    #[error("camera `{0}` has no line that runs")]
+    NoLine(CameraId),
+    /// It reads pictures of another size than the line prepares.
+    #[error(
+        "version {version} reads pictures of {got} and the line of camera `{camera}` prepares {expected}: restart the \
+         daemon to run it"
+    )]
+    Input {
+        /// Whose line.
+        camera: CameraId,
+        /// Which model version.
+        version: String,
+        /// What the line prepares.
+        expected: Size,
+        /// What the detector reads.
+        got: Size,
+    },
+}
+
 /// What a stage's thread runs.
 type Body = Box<dyn FnOnce() + Send>;
 
 struct Line {
     health: LineHealth,
-    own_threshold: Threshold,
+    /// What the line prepares pictures to.
+    input: Size,
+    /// Where its infer stage looks for another detector between two parts.
+    slot: Sender<Detector>,
     deadline: Option<Duration>,
     triggered: bool,
     /// Closed when the line stops, which lets its stages end one after the other.
@@ -163,15 +192,16 @@ impl Pipeline {
         let LinePlan { camera, source, view, mode, views, deadline, mut open_detector } = plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
-        let own_threshold = detector.threshold();
-        let health = LineHealth::new(camera.clone(), detector.model().clone(), own_threshold);
+        let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
+        let input = detector.input();
         let failed = |source| StartError::View { camera: camera.clone(), source };
-        let preparation = Preparation::open(&view, detector.input()).map_err(failed)?;
+        let preparation = Preparation::open(&view, input).map_err(failed)?;
 
         let (to_prepare, captured) = bounded(PREPARE_QUEUE);
         let (to_infer, prepared) = bounded(INFER_QUEUE);
         let (dispatch, decided) = bounded(DISPATCH_QUEUE);
         let (to_capture, triggers) = bounded(TRIGGER_QUEUE);
+        let (slot, fresh) = bounded(1);
         let (keeper, keep) = DeadlineKeeper::new();
         let capture = Capture {
             camera: camera.clone(),
@@ -192,7 +222,7 @@ impl Pipeline {
         let stages: [(&str, Body); 5] = [
             ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
             ("deadline", Box::new(keep)),
-            ("infer", Box::new(move || inspect::infer(detector, open_detector, &prepared, &h2))),
+            ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
             ("capture", Box::new(move || capture.run())),
         ];
@@ -204,7 +234,8 @@ impl Pipeline {
         }
         let line = Line {
             health,
-            own_threshold,
+            input,
+            slot,
             deadline,
             triggered: matches!(mode, CaptureMode::Software { .. }),
             inlets: Mutex::new(Some(Inlets { triggers: to_capture, dispatch, keeper })),
@@ -252,7 +283,10 @@ impl Pipeline {
         }
         inlets.keeper.watch(part.core());
         match inlets.triggers.try_send(part) {
-            Ok(()) => {}
+            Ok(()) => {
+                let queue = &inlets.triggers;
+                line.health.queue_holds(Stage::Capture, queue.len(), queue.capacity());
+            }
             Err(TrySendError::Full(part)) => {
                 let detail = format!("{TRIGGER_QUEUE} triggers were waiting for this camera already");
                 part.give_up(Reason::Overload, detail);
@@ -274,9 +308,22 @@ impl Pipeline {
         threshold: Option<Threshold>,
     ) -> Result<Threshold, TriggerError> {
         let line = self.lines.get(camera).ok_or_else(|| TriggerError::UnknownCamera(camera.clone()))?;
-        let threshold = threshold.unwrap_or(line.own_threshold);
-        line.health.set_threshold(threshold);
-        Ok(threshold)
+        Ok(line.health.set_threshold(threshold))
+    }
+
+    /// Gives a camera's line another detector, which judges from the next part on; waits while one is being taken up.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; the line goes on with the one it has.
+    pub fn exchange(&self, camera: &CameraId, detector: Detector) -> Result<(), ExchangeError> {
+        let no_line = || ExchangeError::NoLine(camera.clone());
+        let line = self.lines.get(camera).ok_or_else(no_line)?;
+        let (expected, got) = (line.input, detector.input());
+        if expected != got {
+            let version = detector.model().version.clone();
+            return Err(ExchangeError::Input { camera: camera.clone(), version, expected, got });
+        }
+        line.slot.send(detector).map_err(|_| no_line())
     }
 
     /// Whether every line's replay has ended; its last parts may still be under inspection.

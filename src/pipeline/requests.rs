@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::Pipeline;
+use super::models::{ModelOrder, Orders};
 use crate::frame::CameraId;
 use crate::publish::{Aside, Asked, Command, Incoming, MAX_REPLAY, Reply, RequestId};
 use crate::store::StoreHandle;
@@ -24,6 +25,7 @@ pub(crate) struct Desk {
     pub(crate) replies: mpsc::Sender<Reply>,
     pub(crate) aside: mpsc::Sender<Aside>,
     pub(crate) replaying: Arc<AtomicBool>,
+    pub(crate) orders: Option<Orders>,
 }
 
 impl Desk {
@@ -54,12 +56,28 @@ impl Desk {
                 }
             }
             Command::Replay { from, to } => return self.replay(camera, id, (from, to)),
-            Command::Retrain {} | Command::Activate { .. } | Command::Rollback {} => {
-                let why = "this version is trained and given models by hand: see `inspectord train --help`";
-                Reply::failed(camera, id, why)
-            }
+            Command::Retrain {} => return self.order(camera, id, ModelOrder::Retrain),
+            Command::Activate { name } => return self.order(camera, id, ModelOrder::Activate(name)),
+            Command::Rollback {} => return self.order(camera, id, ModelOrder::Rollback),
         };
         self.reply(reply);
+    }
+
+    /// Passes an order on to whoever keeps the models, who answers when it is done: loading one takes a while.
+    fn order(&self, camera: CameraId, id: RequestId, order: ModelOrder) {
+        let Some(orders) = &self.orders else {
+            let why = "this daemon does not keep model versions: set retrain.enabled = true and restart it";
+            return self.reply(Reply::failed(camera, id, why));
+        };
+        let (replies, answered) = (self.replies.clone(), camera.clone());
+        let answer = move |outcome: Result<serde_json::Value, String>| {
+            let reply = match outcome {
+                Ok(result) => Reply::done(answered, id, result),
+                Err(why) => Reply::failed(answered, id, why),
+            };
+            let _session_gone = replies.blocking_send(reply);
+        };
+        orders(&camera, order, Box::new(answer));
     }
 
     fn replay(&self, camera: CameraId, id: RequestId, range: (u64, u64)) {

@@ -15,12 +15,13 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::dispatch::{Listeners, Recorded};
-use super::health::{CameraStatus, Snapshot};
+use super::models::Keepers;
 use super::requests::Desk;
 use super::{LinePlan, Observer, Pipeline, StartError};
 use crate::frame::CameraId;
+use crate::health::{CameraStatus, LineHealth, ModelNews, Progress, STALL, Snapshot};
 use crate::publish::{
-    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Seam, Session,
+    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Reply, Seam, Session,
 };
 use crate::shutdown::Shutdown;
 use crate::store::{self, Position, Store, StoreError, StoreHandle, StoreThread};
@@ -30,8 +31,6 @@ use crate::verdict::{Decision, Verdict};
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_millis(200);
-/// A stage without a sign of life for this long has hung, and the watchdog is no longer fed.
-const STALL: Duration = Duration::from_secs(60);
 /// Verdicts read from the outbox at once.
 const OUTBOX_BATCH: usize = 256;
 /// Verdicts between the outbox and the session.
@@ -57,6 +56,8 @@ pub struct ServicePlan {
     pub mqtt: Option<publish::Options>,
     /// Told of every judgement.
     pub observer: Option<Observer>,
+    /// Those who keep the models.
+    pub keepers: Keepers,
 }
 
 /// Why the service cannot start.
@@ -81,6 +82,7 @@ pub struct Service {
     runtime: Runtime,
     broker: Option<Broker>,
     systemd: Systemd,
+    progress: Progress,
 }
 
 /// The session and the tasks around it.
@@ -101,7 +103,7 @@ impl Service {
     /// [`ServiceError`]; whatever was started has been stopped again then. A camera or a broker that is not there is no
     /// error: both are tried again and again.
     pub fn start(plan: ServicePlan) -> Result<Self, ServiceError> {
-        let ServicePlan { box_name, lines, store, mqtt, observer } = plan;
+        let ServicePlan { box_name, lines, store, mqtt, observer, keepers } = plan;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("broker")
@@ -110,10 +112,12 @@ impl Service {
             .map_err(ServiceError::Thread)?;
         let (handle, store_thread) = Store::open(&store, &box_name)?;
         let (aside, aside_receiver) = mpsc::channel(ASIDE);
+        let replies = mpsc::channel(INCOMING);
         let recorded = early_alarms(handle.clone(), aside.clone(), mqtt.is_some());
         let mut pipeline = Pipeline::new(handle.clone());
         for line in lines {
-            let listeners = Listeners { observer: observer.clone(), recorded: recorded.clone() };
+            let (observer, recorded) = (observer.clone(), recorded.clone());
+            let listeners = Listeners { observer, recorded, frames: keepers.frames.clone() };
             if let Err(failure) = pipeline.start_line(line, listeners) {
                 pipeline.stop();
                 return Err(failure.into());
@@ -122,17 +126,25 @@ impl Service {
         let pipeline = Arc::new(pipeline);
         let broker = mqtt
             .map(|options| {
-                let ends = (aside, aside_receiver);
-                Broker::start(&runtime, &options, &box_name, (&pipeline, &handle), ends)
+                let desk = Desk {
+                    pipeline: pipeline.clone(),
+                    store: handle.clone(),
+                    replies: replies.0,
+                    aside,
+                    replaying: Arc::default(),
+                    orders: keepers.orders,
+                };
+                Broker::start(&runtime, &options, &box_name, desk, (aside_receiver, replies.1))
             })
             .transpose()
             .map_err(ServiceError::Thread)?;
         let systemd = Systemd::from_environment();
-        Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd })
+        let progress = Progress::new();
+        Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd, progress })
     }
 
     /// The lines.
-    pub fn pipeline(&self) -> &Pipeline {
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
     }
 
@@ -141,16 +153,33 @@ impl Service {
         self.broker.as_ref().map(|broker| &broker.monitor)
     }
 
+    /// The store.
+    pub fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
+    /// Each line's health.
+    pub fn lines(&self) -> Vec<LineHealth> {
+        self.pipeline.health().cloned().collect()
+    }
+
+    /// Whether the program makes progress, as this service's watch sees it.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// Watches over the service until `shutdown`, or, if `until_end`, until every replay has ended and every verdict
     /// has been published.
     pub fn run(&self, shutdown: &Shutdown, until_end: bool) {
         self.systemd.notify_ready();
         let mut fed = Instant::now();
+        let mut stalled = None;
         loop {
             self.publish_states();
+            self.look_for_stalls(&mut stalled);
             if let Some(interval) = self.systemd.watchdog_interval()
                 && fed.elapsed() >= interval / 2
-                && self.is_alive()
+                && stalled.is_none()
             {
                 self.systemd.feed();
                 self.systemd.status(&self.summary());
@@ -168,7 +197,7 @@ impl Service {
     /// Stops capture, concludes and records every accepted part, publishes what can be published in time, and closes
     /// the store. Returns how many verdicts wait for the next start to be published.
     pub fn stop(self) -> u64 {
-        let Self { pipeline, store, store_thread, runtime, broker, systemd } = self;
+        let Self { pipeline, store, store_thread, runtime, broker, systemd, .. } = self;
         let drain = broker.as_ref().map_or(Duration::ZERO, |broker| broker.drain);
         systemd.stopping(CLOSE_WITHIN + 2 * drain);
         pipeline.stop();
@@ -183,14 +212,21 @@ impl Service {
         unpublished
     }
 
-    fn is_alive(&self) -> bool {
-        for health in self.pipeline.health() {
-            if let Some(stage) = health.stalled(STALL) {
-                error!(camera = %health.camera(), stage, "a stage has hung; the watchdog will restart the program");
-                return false;
-            }
+    /// Notes progress, unless a stage has hung; logs when one has, and when it goes on.
+    fn look_for_stalls(&self, known: &mut Option<(CameraId, &'static str)>) {
+        let hung = |health: &LineHealth| Some((health.camera().clone(), health.stalled(STALL)?));
+        let stalled = self.pipeline.health().find_map(hung);
+        if stalled.is_none() {
+            self.progress.note();
         }
-        true
+        match (&stalled, &known) {
+            (Some((camera, stage)), None) => {
+                error!(%camera, stage, "a stage has hung; the watchdog will restart the program");
+            }
+            (None, Some((camera, stage))) => info!(%camera, stage, "the stage that had hung goes on"),
+            _ => {}
+        }
+        *known = stalled;
     }
 
     /// Whether every part has a verdict and every verdict is published.
@@ -227,7 +263,7 @@ impl Service {
 
     fn publish_states(&self) {
         if let Some(broker) = &self.broker {
-            broker.publish_states(&self.pipeline);
+            broker.publish_states(&self.pipeline, &self.store);
         }
     }
 }
@@ -237,44 +273,41 @@ impl Broker {
         runtime: &Runtime,
         options: &publish::Options,
         box_name: &str,
-        (pipeline, store): (&Arc<Pipeline>, &StoreHandle),
-        (aside, aside_receiver): (mpsc::Sender<Aside>, mpsc::Receiver<Aside>),
+        desk: Desk,
+        (aside, replies): (mpsc::Receiver<Aside>, mpsc::Receiver<Reply>),
     ) -> std::io::Result<Self> {
+        let (pipeline, store) = (desk.pipeline.clone(), desk.store.clone());
         let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING);
         let (acknowledged, acknowledgements) = mpsc::channel(1);
         let (states, states_receiver) = watch::channel(BTreeMap::new());
-        let (replies, replies_receiver) = mpsc::channel(INCOMING);
         let (incoming, requests) = mpsc::channel(INCOMING);
         let seam = Seam {
             outgoing: outgoing_receiver,
-            aside: aside_receiver,
+            aside,
             acknowledged,
             states: states_receiver,
-            replies: replies_receiver,
+            replies,
             incoming,
         };
         let cameras = pipeline.health().map(|health| health.camera().clone()).collect();
         let (session, monitor) = Session::new(options, box_name, cameras, seam);
         let stop = Shutdown::new();
-        let desk = Desk {
-            pipeline: pipeline.clone(),
-            store: store.clone(),
-            replies,
-            aside,
-            replaying: Arc::default(),
-        };
         let desk = std::thread::Builder::new().name("requests".into()).spawn(move || desk.run(requests))?;
         let session = runtime.spawn(session.run(stop.clone()));
         runtime.spawn(feed(store.clone(), outgoing));
         let acknowledging = runtime.spawn(acknowledge(store.clone(), acknowledgements));
         let drain = Duration::from_secs(options.drain_seconds.into());
         let broker = Self { monitor, states, stop, drain, session, acknowledging, desk };
-        broker.publish_states(pipeline);
+        broker.publish_states(&pipeline, &store);
         Ok(broker)
     }
 
-    fn publish_states(&self, pipeline: &Pipeline) {
-        let now = pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot()))).collect();
+    fn publish_states(&self, pipeline: &Pipeline, store: &StoreHandle) {
+        let warning = store.health().failing.map(|failing| {
+            format!("verdicts wait since {}, for they cannot be written: {}", failing.since, failing.error)
+        });
+        let now =
+            pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), warning.clone()))).collect();
         self.states.send_if_modified(|states| {
             let changed = *states != now;
             if changed {
@@ -285,7 +318,7 @@ impl Broker {
     }
 
     fn stop(self, runtime: &Runtime, store: &StoreHandle, pipeline: &Pipeline) {
-        self.publish_states(pipeline);
+        self.publish_states(pipeline, store);
         let patience = Instant::now() + self.drain;
         while self.monitor.health.borrow().link == Link::Up
             && store.unpublished() > 0
@@ -361,8 +394,9 @@ fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool)
     })
 }
 
-fn state(snapshot: Snapshot) -> CameraState {
-    let Snapshot { camera, since, last_frame_at, model, threshold, counters } = snapshot;
+fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
+    let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
+    let ModelNews { retraining, warnings } = news;
     let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
     let availability = match camera {
         CameraStatus::Up { .. } => Availability::Up,
@@ -391,5 +425,7 @@ fn state(snapshot: Snapshot) -> CameraState {
             missing_packets: counters.missing_packets,
         },
         last_frame_at,
+        retraining,
+        warnings: failing.into_iter().chain(warnings.into_values()).collect(),
     }
 }

@@ -63,7 +63,7 @@ pub struct Counters {
     pub overloaded: Counter,
     /// Triggers and commands that the broker delivered again although they had been handed over.
     pub repeated: Counter,
-    /// Refusals that got no answer because the way out was full.
+    /// Refusals that got no answer because more than a thousand were waiting for theirs.
     pub unanswered: Counter,
 }
 

@@ -44,8 +44,8 @@ pub struct Options {
     pub prefix: Option<String>,
     /// Encryption.
     pub tls: Tls,
-    /// Packets that may be on the way to the broker and not yet acknowledged, 1 to 1000. Default 100: 500 a second over
-    /// a link of 200 ms, and a bound on what a lost connection sends twice.
+    /// Packets that may be on the way to the broker and not yet acknowledged, 1 to 1000. Default 100: about 400 a
+    /// second over a link of 200 ms and thousands on a local one, and a bound on what a lost connection sends twice.
     pub inflight: u16,
     /// Seconds between signs of life, 1 to 60; a dead connection is noticed after two of them. Default 5: a line that
     /// waits for verdicts should not wait for the minutes that TCP takes to notice.
@@ -124,6 +124,11 @@ impl Options {
     /// The largest packet, in bytes.
     pub fn max_packet(&self) -> usize {
         self.max_packet_kilobytes as usize * 1024
+    }
+
+    /// The first and the longest wait between attempts.
+    pub fn back_off(&self) -> (Duration, Duration) {
+        (Duration::from_millis(self.back_off_min_ms), Duration::from_millis(self.back_off_max_ms))
     }
 
     /// The time between signs of life.

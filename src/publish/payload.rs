@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::frame::CameraId;
+use crate::health::Retraining;
 use crate::verdict::{ModelRef, Threshold, VERDICT_SCHEMA, Verdict};
 
 use super::request::RequestId;
@@ -102,25 +103,40 @@ pub struct CameraState {
     pub counters: CameraCounters,
     /// When its last frame was exposed.
     pub last_frame_at: Option<Timestamp>,
+    /// How the retraining of its model fares, where samples have come.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retraining: Option<Retraining>,
+    /// What somebody should look into before it becomes false alarms.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }
 
 impl CameraState {
     /// Whether `self` differs from `other` in more than its counters and its last frame.
     pub(super) fn differs_in_kind(&self, other: &Self) -> bool {
-        let kind = |s: &Self| (s.availability.clone(), s.since, s.model.clone(), s.threshold);
+        let kind = |s: &Self| {
+            let phase = s.retraining.as_ref().map(|r| (r.phase.clone(), r.version.clone()));
+            (s.availability.clone(), s.since, s.model.clone(), s.threshold, phase, s.warnings.clone())
+        };
         kind(self) != kind(other)
     }
 
-    /// Its payload, with the reason cut short where it would not fit.
+    /// Its payload, with what is said in words cut short where it would not fit.
     pub(super) fn encode(&self, limit: usize) -> Vec<u8> {
         let bytes = encode(self);
-        match &self.availability {
-            Availability::Down { reason } if bytes.len() > limit => {
-                let reason = shortened(reason).to_owned();
-                encode(&Self { availability: Availability::Down { reason }, ..self.clone() })
-            }
-            _ => bytes,
+        if bytes.len() <= limit {
+            return bytes;
         }
+        let mut short = self.clone();
+        if let Availability::Down { reason } = &mut short.availability {
+            *reason = shortened(reason).to_owned();
+        }
+        if let Some(detail) = short.retraining.as_mut().and_then(|r| r.detail.as_mut()) {
+            *detail = shortened(detail).to_owned();
+        }
+        short.warnings.truncate(4);
+        short.warnings.iter_mut().for_each(|warning| *warning = shortened(warning).to_owned());
+        encode(&short)
     }
 }
 
@@ -319,6 +335,8 @@ mod tests {
             threshold: Some(Threshold(0.5)),
             counters: CameraCounters { ok: 3, ..CameraCounters::default() },
             last_frame_at: None,
+            retraining: None,
+            warnings: Vec::new(),
         };
         let json = String::from_utf8(state.encode(8192)).unwrap();
         assert_eq!(

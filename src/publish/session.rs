@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::frame::CameraId;
 use crate::shutdown::Shutdown;
 use crate::verdict::Verdict;
@@ -105,7 +106,8 @@ impl Session {
     ///
     /// Ask for the shutdown after whoever feeds the session has handed in its last verdict.
     pub async fn run(mut self, shutdown: Shutdown) {
-        let mut back_off = BackOff::new(&self.connector.options);
+        let (first, limit) = self.connector.options.back_off();
+        let mut back_off = Backoff::new(first, limit);
         loop {
             let last_attempt = shutdown.requested();
             let began = Instant::now();
@@ -128,7 +130,7 @@ impl Session {
                 back_off.reset();
             }
             tokio::select! {
-                () = tokio::time::sleep(back_off.next()) => {}
+                () = tokio::time::sleep(back_off.pause()) => {}
                 () = shutdown.wait() => {}
             }
         }
@@ -180,48 +182,9 @@ impl Strikes {
     }
 }
 
-/// Waits between attempts: each up to twice as long as the one before, and a random part of it, so that the boxes of a
-/// hall do not come back in step.
-#[derive(Debug)]
-struct BackOff {
-    least: Duration,
-    most: Duration,
-    next: Duration,
-}
-
-impl BackOff {
-    fn new(options: &Options) -> Self {
-        let least = Duration::from_millis(options.back_off_min_ms);
-        Self { least, most: Duration::from_millis(options.back_off_max_ms), next: least }
-    }
-
-    fn next(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.most);
-        wait.mul_f64(rand::random_range(0.5..=1.0))
-    }
-
-    fn reset(&mut self) {
-        self.next = self.least;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_to_the_bound_and_begin_anew() {
-        let options = Options { back_off_min_ms: 100, back_off_max_ms: 350, ..Options::default() };
-        let mut back_off = BackOff::new(&options);
-        let bounds = [100, 200, 350, 350];
-        for most in bounds {
-            let wait = back_off.next().as_millis();
-            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
-        }
-        back_off.reset();
-        assert!(back_off.next().as_millis() <= 100);
-    }
 
     #[test]
     fn a_second_oversize_message_closes_the_inputs_for_a_while() {

@@ -40,6 +40,8 @@ pub struct Camera {
     pub views: Views,
     /// What the model's own threshold is overridden with.
     pub threshold: Option<Threshold>,
+    /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
+    pub normals: Option<PathBuf>,
 }
 
 /// What makes a camera inspect.
@@ -94,6 +96,7 @@ pub(super) struct Written {
     views: Option<u32>,
     view_every_ms: Option<u64>,
     threshold: Option<Threshold>,
+    normals: Option<PathBuf>,
 }
 
 /// The most views of a part; each is held in memory until all are there.
@@ -108,6 +111,7 @@ impl Camera {
         if let camera::Options::Folder(folder) = &mut self.source {
             super::anchor(base, &mut folder.path);
         }
+        self.normals.iter_mut().for_each(|normals| super::anchor(base, normals));
         if let Some(mask) = &mut self.view.areas.ignore_mask {
             super::anchor(base, mask);
             if !mask.is_file() {
@@ -213,6 +217,7 @@ fn complete(
         trigger,
         views,
         threshold: written.threshold,
+        normals: written.normals,
     })
 }
 

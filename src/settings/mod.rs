@@ -15,7 +15,7 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use crate::{detector, publish, store};
+use crate::{detector, publish, retrain, store, web};
 
 pub use crate::pipeline::WhenFull;
 pub use camera::{Camera, TriggerMode};
@@ -28,7 +28,7 @@ use fault::Faults;
 /// The most cameras that one box may have.
 pub const MAX_CAMERAS: usize = 32;
 
-const SECTIONS: [&str; 5] = ["box", "camera", "mqtt", "store", "inference"];
+const SECTIONS: [&str; 7] = ["box", "camera", "mqtt", "store", "retrain", "web", "inference"];
 
 /// What the daemon is to do, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +43,10 @@ pub struct Settings {
     pub mqtt: publish::Options,
     /// How verdicts and evidence are kept.
     pub store: store::Options,
+    /// How samples become new model versions.
+    pub retrain: retrain::Options,
+    /// Where the page and the metrics are served.
+    pub web: web::Options,
     /// How models are run.
     pub inference: detector::Options,
 }
@@ -58,19 +62,25 @@ impl Settings {
         let written = root.take("camera");
         let mut mqtt: publish::Options = root.section("mqtt", &mut faults).unwrap_or_default();
         let mut store: store::Options = root.section("store", &mut faults).unwrap_or_default();
+        let mut retrain: retrain::Options = root.section("retrain", &mut faults).unwrap_or_default();
+        let web: web::Options = root.section("web", &mut faults).unwrap_or_default();
         let inference: detector::Options = root.section("inference", &mut faults).unwrap_or_default();
         root.refuse_the_rest(&SECTIONS, &mut faults);
         faults.add_all("box", named.faults());
         faults.add_all("mqtt", mqtt.faults());
         faults.add_all("store", store.faults());
+        faults.add_all("retrain", retrain.faults());
         faults.add_all("inference", inference.faults());
 
         let base = sources.base();
         anchor(&base, &mut store.path);
+        anchor(&base, &mut retrain.path);
+        retrain.penalty.iter_mut().for_each(|path| anchor(&base, path));
         anchor_files(&base, &mut mqtt, &mut faults);
         let models = base.join(&named.models);
         let cameras = camera::read_all(written, &base, &models, &mut faults);
-        let settings = Self { box_name: named.resolve(), models, cameras, mqtt, store, inference };
+        let settings =
+            Self { box_name: named.resolve(), models, cameras, mqtt, store, retrain, web, inference };
         faults.into_result(sources.describe()).map(|()| settings)
     }
 
@@ -85,6 +95,21 @@ impl Settings {
         faults.keep_only("store");
         anchor(&sources.base(), &mut store.path);
         faults.into_result(sources.describe()).map(|()| store)
+    }
+}
+
+impl Settings {
+    /// Reads the `[retrain]` section alone, for commands that need no more than where samples lie.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the section's faults; those of other sections do not matter here.
+    pub fn load_retrain(sources: &Sources) -> Result<retrain::Options, SettingsError> {
+        let (mut root, mut faults) = sources.read()?;
+        let mut retrain: retrain::Options = root.section("retrain", &mut faults).unwrap_or_default();
+        faults.add_all("retrain", retrain.faults());
+        faults.keep_only("retrain");
+        anchor(&sources.base(), &mut retrain.path);
+        faults.into_result(sources.describe()).map(|()| retrain)
     }
 }
 

@@ -312,6 +312,8 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     same::<host::Options>("box");
     same::<publish::Options>("mqtt");
     same::<store::Options>("store");
+    same::<crate::retrain::Options>("retrain");
+    same::<web::Options>("web");
     same::<crate::detector::Options>("inference");
 }
 

@@ -232,8 +232,8 @@ impl StoreHandle {
         self.shared.history(query)
     }
 
-    /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least. What cannot
-    /// be read is logged and left out, so that such a file is judged again rather than never.
+    /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least, whether or
+    /// not their verdicts are still kept. What cannot be read is logged and left out, so that such a file is judged again rather than never.
     pub fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
         self.shared.sources(camera)
     }

@@ -14,6 +14,7 @@
 //! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
 //! | `evidence`, `evidence_thread` | pictures and heat maps, and the thread that writes them |
 //! | `retention` | making room, on a thread of its own |
+//! | `judged` | the files whose verdicts retention has deleted |
 //! | `outbox` | what is recorded and not yet published |
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ mod history;
 mod index;
 mod indexer;
 mod journal;
+mod judged;
 mod open;
 mod options;
 mod outbox;

@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::history::{Newest, Query};
 use super::index::Entry;
+use super::judged;
 use super::reader::Found;
 use super::shared::Shared;
 use super::{Position, StoreError};
@@ -81,6 +82,12 @@ impl Shared {
         if let Some((indexed, upto)) = self.index.ask(|index| index.sources(camera)) {
             sources.extend(indexed);
             after = upto;
+        }
+        match judged::recall(&self.path, camera) {
+            Ok(remembered) => sources.extend(remembered),
+            Err(error) => {
+                error!(%camera, error = %chain(&error), "old judged files cannot be told; some may be judged again");
+            }
         }
         if let Err(error) = self.reader.sources(camera, after, &mut sources) {
             error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");

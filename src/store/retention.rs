@@ -17,12 +17,13 @@ use uuid::Uuid;
 
 use super::evidence;
 use super::indexer;
+use super::judged;
 use super::outbox::time_of;
 use super::reader::{Journal, Segment};
 use super::segment::{self, sync_folder};
 use super::shared::{Shared, free_bytes};
 use super::{JOURNAL_FOLDER, Options, Position, StoreError};
-use crate::frame::CameraId;
+use crate::frame::{CameraId, SourceRef};
 use crate::telemetry::{Counter, chain};
 
 /// A file of this name in an evidence folder keeps it for ever.
@@ -125,7 +126,7 @@ impl Retention {
             if !empty && !aged(begun) {
                 break;
             }
-            self.delete_segment(&segment)?;
+            self.delete_segment(&segment, &next)?;
         }
         if !self.over(self.other_bytes(), free, 0) {
             return Ok(());
@@ -137,8 +138,8 @@ impl Retention {
                 return Ok(());
             }
         }
-        for (segment, _) in self.deletable_segments(published)? {
-            self.delete_segment(&segment)?;
+        for (segment, next) in self.deletable_segments(published)? {
+            self.delete_segment(&segment, &next)?;
             if !self.over(self.other_bytes(), free, MARGIN) {
                 break;
             }
@@ -170,7 +171,11 @@ impl Retention {
         Ok(pairs.take_while(|(_, next)| next.header.first.0 <= published.0 + 1).collect())
     }
 
-    fn delete_segment(&self, segment: &Segment) -> Result<(), StoreError> {
+    fn delete_segment(&self, segment: &Segment, next: &Segment) -> Result<(), StoreError> {
+        // Where even that cannot be written, room is what is needed most.
+        if let Err(error) = self.remember_files(segment, next) {
+            warn!(error = %chain(&error), "the files that were judged cannot be remembered; old ones may be judged again");
+        }
         let folder = self.shared.path.join(JOURNAL_FOLDER);
         let path = segment::path(&folder, segment.number);
         fs::remove_file(&path).map_err(StoreError::file("delete", &path))?;
@@ -178,6 +183,24 @@ impl Retention {
         self.shared.kept.deleted_segments.increment();
         info!(segment = segment.number, "a journal segment was deleted to keep to the limits");
         Ok(())
+    }
+
+    /// Keeps the names of the files that were judged in a segment.
+    fn remember_files(&self, segment: &Segment, next: &Segment) -> Result<(), StoreError> {
+        let mut files: BTreeMap<CameraId, Vec<SourceRef>> = BTreeMap::new();
+        let mut cursor = self.shared.reader.after(Position(segment.header.first.0.saturating_sub(1)));
+        while cursor.wants() < next.header.first {
+            match cursor.next()? {
+                Some(found) if found.position < next.header.first => {
+                    let judgement = found.verdict.judgement;
+                    if let Some(source) = judgement.source {
+                        files.entry(judgement.camera).or_default().push(source);
+                    }
+                }
+                _ => break,
+            }
+        }
+        judged::remember(&self.shared.path, &files).map_err(StoreError::file("write", &self.shared.path))
     }
 
     /// The evidence that may be deleted, oldest first.

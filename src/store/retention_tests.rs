@@ -122,3 +122,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_stays_judged_when_its_verdict_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |n: u64| crate::frame::SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 };
+    for life in 0..4 {
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        let mut request = request("top", 0.1);
+        request.judgement.source = Some(source(life));
+        handle.record(request).wait().unwrap();
+        thread.close(SOON).unwrap();
+    }
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    handle.published(Position(4));
+    retention(&handle, 30, 0).tidy(later(31), &PLENTY).unwrap();
+    assert!(handle.outbox(Position::START, 100).unwrap().len() < 4, "nothing was deleted");
+    let known = handle.sources(&"top".parse().unwrap());
+    assert_eq!(known, (0..4).map(source).collect());
+}

@@ -58,6 +58,8 @@ pub struct Health {
     pub index: IndexHealth,
     /// Bytes free on the store's disk, if that can be told.
     pub free_bytes: Option<u64>,
+    /// Bytes that the store's disk has altogether, if that can be told.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Verdicts cannot be written.
@@ -151,6 +153,7 @@ impl Shared {
             damaged: self.damaged,
             index: self.index.health(),
             free_bytes: free_bytes(&self.path).ok(),
+            disk_bytes: disk_bytes(&self.path).ok(),
         }
     }
 
@@ -257,6 +260,12 @@ impl Shared {
 pub(super) fn free_bytes(path: &std::path::Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_bavail * disk.f_frsize)
+}
+
+/// Bytes that the disk of `path` has altogether.
+fn disk_bytes(path: &std::path::Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_blocks * disk.f_frsize)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -197,7 +197,7 @@ fn a_judgement_that_json_cannot_hold_is_recorded_as_uninspected() {
     let folder = tempfile::tempdir().unwrap();
     let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
     let verdict = handle.record(request("top", f32::NAN)).wait().unwrap();
-    assert!(matches!(verdict.judgement.outcome, Outcome::Uninspected { .. }));
+    assert!(matches!(verdict.judgement.outcome, Outcome::Uninspected { reason: Reason::Model, .. }));
     thread.close(SOON).unwrap();
     let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
     assert_eq!(handle.outbox(Position::START, 10).unwrap(), [(Position(1), verdict)]);

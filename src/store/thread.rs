@@ -346,8 +346,16 @@ fn readable(verdict: Verdict) -> Verdict {
         deadline_ms: trigger.deadline_ms,
         fields: serde_json::Map::new(),
     });
-    let detail = format!("the judgement could not be recorded: {fault}");
-    let outcome = Outcome::Uninspected { reason: Reason::Internal, detail };
+    // A score that is no number is the model's doing.
+    let is_number = match &verdict.judgement.outcome {
+        Outcome::Inspected(finding) => finding.score.0.is_finite() && finding.threshold.0.is_finite(),
+        Outcome::Uninspected { .. } => true,
+    };
+    let (reason, detail) = match is_number {
+        true => (Reason::Internal, format!("the judgement could not be recorded: {fault}")),
+        false => (Reason::Model, "the model's score is not a number: its weights are damaged".to_owned()),
+    };
+    let outcome = Outcome::Uninspected { reason, detail };
     let judgement = Judgement {
         outcome,
         timings: Timings::default(),

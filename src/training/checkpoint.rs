@@ -89,6 +89,12 @@ pub struct Plan {
     pub penalty_pictures: Option<String>,
     /// Digest of the teacher.
     pub teacher: String,
+    /// The training pictures that come more than once an epoch.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub again: Vec<usize>,
+    /// The version of the model that it started from, if not anew.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start: Option<String>,
 }
 
 impl Resumable for Plan {
@@ -222,6 +228,8 @@ mod tests {
             held_out_pictures: "bb".into(),
             penalty_pictures: None,
             teacher: "cc".into(),
+            again: Vec::new(),
+            start: None,
         }
     }
 

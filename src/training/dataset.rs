@@ -243,7 +243,11 @@ pub fn picture_set(name: &Path, paths: &[PathBuf]) -> Result<PictureSet, Dataset
         all.update(one.finalize());
     }
     let digest = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(PictureSet { name: name.display().to_string(), count: paths.len() as u64, digest })
+    // A path of the machine that trained means nothing where the model runs.
+    let last: Vec<_> =
+        name.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
+    let name = last.into_iter().rev().collect::<Vec<_>>().join("/");
+    Ok(PictureSet { name, count: paths.len() as u64, digest })
 }
 
 #[cfg(test)]

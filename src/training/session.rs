@@ -1,7 +1,8 @@
 //! A training from beginning to end, or from where it was interrupted to its end.
 //!
-//! In: normal pictures, penalty pictures, a teacher, options. Out: a calibrated model, not saved yet. Runs on the
-//! caller's thread; checkpoints go beside the bundle to be. Not here: one step (`trainer`), progress bars (`cli`).
+//! In: normal pictures, penalty pictures, a teacher, options, and perhaps a model to start from. Out: a calibrated
+//! model, not saved yet. Runs on the caller's thread; checkpoints go beside the bundle to be. Not here: one step
+//! (`trainer`), progress bars (`cli`).
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,7 +21,9 @@ use super::pictures::{Pictures, View};
 use super::schedule::{Purpose, Schedule};
 use super::teacher::{Teacher, TeacherSource};
 use super::trainer::{StepPictures, Trainer};
-use crate::efficientad::{Architecture, CalibratedModel, PictureSet, TrainedModel, TrainingRecord, Weights};
+use crate::efficientad::{
+    Architecture, CalibratedModel, PictureSet, TrainedModel, TrainingRecord, Weights, initialise,
+};
 use crate::shutdown::Shutdown;
 
 /// What a training learns from.
@@ -28,8 +31,15 @@ use crate::shutdown::Shutdown;
 pub struct Inputs {
     /// The model's name.
     pub name: String,
-    /// The folder of normal pictures.
+    /// Where the normal pictures came from; for people.
     pub data: PathBuf,
+    /// The normal pictures.
+    pub normals: Normals,
+    /// Indices of training pictures that come once more in every epoch, as often as they stand here: few new ones
+    /// among many old ones.
+    pub again: Vec<usize>,
+    /// The model whose student, autoencoder and teacher's statistics are the start; none starts anew.
+    pub start: Option<CalibratedModel>,
     /// The folder of pictures of anything else, and those in it.
     pub penalty: Option<(PathBuf, Vec<PathBuf>)>,
     /// The teacher.
@@ -111,10 +121,9 @@ pub fn train(
     if device.is_cpu() {
         memory::check(&architecture)?;
     }
-    let normals = Normals::find(&inputs.data, options.seed)?;
-    let record = record(&inputs, &normals, options)?;
-    let plan = plan(&inputs, &normals, options, &record)?;
-    let mut session = Session::open(&inputs, &normals, options, &architecture, device)?;
+    let record = record(&inputs, options)?;
+    let plan = plan(&inputs, options, &record)?;
+    let mut session = Session::open(&inputs, options, &architecture, device)?;
     session.begin(checkpoint, &plan, watch)?;
     session.run(checkpoint, &plan, watch)?;
 
@@ -122,16 +131,30 @@ pub fn train(
     weights.insert_all("teacher.", &inputs.teacher.weights);
     drop(session);
     let model = TrainedModel::new(architecture, weights, record)?;
-    let of = normals.held_out.len();
+    let held_out = &inputs.normals.held_out;
+    let of = held_out.len();
     let mut tell = |done| (watch.tell)(Event::Calibrating { done, of });
-    calibrate(model, &normals.held_out, options.false_positive_rate, device, &mut tell)
+    calibrate(model, held_out, options.false_positive_rate, device, &mut tell)
 }
 
-fn record(inputs: &Inputs, normals: &Normals, options: &Options) -> Result<TrainingRecord, TrainingError> {
+/// The weights that training begins with.
+fn trained(
+    inputs: &Inputs,
+    options: &Options,
+    architecture: &Architecture,
+) -> Result<Weights, TrainingError> {
+    let shapes = architecture.trained_tensors();
+    match &inputs.start {
+        Some(model) => Ok(model.weights().clone().select(&shapes)?),
+        None => Ok(initialise::draw(&shapes, options.seed)),
+    }
+}
+
+fn record(inputs: &Inputs, options: &Options) -> Result<TrainingRecord, TrainingError> {
     let penalty = inputs.penalty.as_ref().map(|(folder, paths)| picture_set(folder, paths)).transpose()?;
     Ok(TrainingRecord {
         name: inputs.name.clone(),
-        pictures: picture_set(&inputs.data, &normals.training)?,
+        pictures: picture_set(&inputs.data, &inputs.normals.training)?,
         penalty,
         teacher: inputs.teacher.origin.clone(),
         seed: options.seed,
@@ -140,12 +163,7 @@ fn record(inputs: &Inputs, normals: &Normals, options: &Options) -> Result<Train
     })
 }
 
-fn plan(
-    inputs: &Inputs,
-    normals: &Normals,
-    options: &Options,
-    record: &TrainingRecord,
-) -> Result<Plan, TrainingError> {
+fn plan(inputs: &Inputs, options: &Options, record: &TrainingRecord) -> Result<Plan, TrainingError> {
     let digest = |set: &PictureSet| set.digest.clone();
     Ok(Plan {
         size: options.size,
@@ -154,9 +172,11 @@ fn plan(
         seed: options.seed,
         learning_rate: options.learning_rate,
         training_pictures: digest(&record.pictures),
-        held_out_pictures: digest(&picture_set(&inputs.data, &normals.held_out)?),
+        held_out_pictures: digest(&picture_set(&inputs.data, &inputs.normals.held_out)?),
         penalty_pictures: record.penalty.as_ref().map(digest),
         teacher: record.teacher.clone(),
+        again: inputs.again.clone(),
+        start: inputs.start.as_ref().map(|model| model.model_ref().version),
     })
 }
 
@@ -165,30 +185,34 @@ struct Session {
     trainer: Trainer,
     schedule: Schedule,
     pictures: Pictures,
+    /// Which pictures an epoch has.
+    epoch: Vec<usize>,
     penalty: Option<Pictures>,
+    start: Option<CalibratedModel>,
     checkpoint_every: Duration,
 }
 
 impl Session {
     fn open(
         inputs: &Inputs,
-        normals: &Normals,
         options: &Options,
         architecture: &Architecture,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let room = options.cache_mib << 20;
-        let pictures = Pictures::new(normals.training.clone(), View::Whole, options.input, room / 2);
+        let pictures = Pictures::new(inputs.normals.training.clone(), View::Whole, options.input, room / 2);
         let teacher_weights = inputs.teacher.weights.clone().select(&architecture.teacher_tensors())?;
         let teacher = Teacher::new(architecture, &teacher_weights, device, pictures.len(), room)?;
         Ok(Self {
-            trainer: Trainer::new(architecture, teacher, options.seed, device)?,
+            trainer: Trainer::new(architecture, teacher, trained(inputs, options, architecture)?, device)?,
             schedule: Schedule {
                 seed: options.seed,
                 steps: options.steps,
                 learning_rate: options.learning_rate,
             },
+            epoch: (0..pictures.len()).chain(inputs.again.iter().copied()).collect(),
             pictures,
+            start: inputs.start.clone(),
             penalty: inputs
                 .penalty
                 .as_ref()
@@ -212,6 +236,10 @@ impl Session {
                 .map_err(|e| CheckpointError::Unusable { path: path.clone(), message: e.to_string() })?;
         } else if path.exists() {
             return Err(CheckpointError::Unasked(path.clone()).into());
+        } else if let Some(start) = &self.start {
+            // What the networks learnt, they learnt with these; pictures of another light must not shift them.
+            let values = |name| start.tensor(name).values.as_slice();
+            self.trainer.teacher_mut().set_statistics(values("teacher_mean"), values("teacher_std"))?;
         } else {
             let mut tell = |done, of| (watch.tell)(Event::Measuring { done, of });
             self.trainer.teacher_mut().measure(&mut self.pictures, &mut tell)?;
@@ -242,7 +270,7 @@ impl Session {
 
     fn step(&mut self, step: u64) -> Result<LossValues, TrainingError> {
         let schedule = self.schedule;
-        let index = schedule.picture(step, self.pictures.len(), Purpose::TrainingOrder);
+        let index = self.epoch[schedule.picture(step, self.epoch.len(), Purpose::TrainingOrder)];
         let training = self.pictures.get(index)?;
         let augmented = Jitter::draw(&mut schedule.chance(step, Purpose::Jitter)).apply(&training);
         let penalty = match &mut self.penalty {

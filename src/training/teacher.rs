@@ -4,8 +4,6 @@
 //! In: teacher weights from wherever, training pictures. Out: features normalised per channel (paper §3.1). Owned by
 //! the training thread. Not here: making a teacher by distillation.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use candle_core::{Device, Result, Tensor, bail};
@@ -14,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::error::TrainingError;
 use super::pictures::Pictures;
 use crate::efficientad::{
-    Architecture, BundleError, Pdn, Weights, initialise, input, load_teacher, statistics,
+    Architecture, BundleError, CalibratedModel, Pdn, Weights, initialise, input, parse_teacher, read_teacher,
+    statistics,
 };
 use crate::frame::Picture;
 
@@ -36,13 +35,32 @@ impl TeacherSource {
     /// # Errors
     /// It is missing, damaged, or not of this architecture.
     pub fn file(path: &Path, architecture: &Architecture) -> std::result::Result<Self, BundleError> {
-        let weights = load_teacher(path, architecture)?;
-        let mut digest = Sha256::new();
-        File::open(path)
-            .and_then(|mut file| io::copy(&mut file, &mut digest))
-            .map_err(|source| BundleError::Io { action: "read", path: path.to_owned(), source })?;
-        let origin = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::bytes(path, &read_teacher(path)?, architecture)
+    }
+
+    /// The content of a teacher's file, which errors call `name`.
+    ///
+    /// # Errors
+    /// It is damaged, or not of this architecture.
+    pub fn bytes(
+        name: &Path,
+        bytes: &[u8],
+        architecture: &Architecture,
+    ) -> std::result::Result<Self, BundleError> {
+        let weights = parse_teacher(name, bytes, architecture)?;
+        let origin = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { weights, origin })
+    }
+
+    /// The teacher that `model` was trained with, which every bundle carries.
+    pub fn of(model: &CalibratedModel) -> Self {
+        let mut weights = Weights::new();
+        for (name, weight) in model.weights().iter() {
+            if let Some(name) = name.strip_prefix("teacher.") {
+                weights.insert(name, weight.clone());
+            }
+        }
+        Self { weights, origin: model.manifest().training.teacher.clone() }
     }
 
     /// A teacher that was never taught: for trying things out, since a random network describes patches, too, but

@@ -38,14 +38,14 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    /// Fresh networks from `seed`.
+    /// Networks that begin with `weights`, all of [`Architecture::trained_tensors`].
     pub(super) fn new(
         architecture: &Architecture,
         teacher: Teacher,
-        seed: u64,
+        weights: Weights,
         device: &Device,
     ) -> Result<Self> {
-        let variables: VarMap = initialise::trainable(architecture, seed, device)?;
+        let variables: VarMap = initialise::variables(&weights, device)?;
         let vb = VarBuilder::from_varmap(&variables, candle_core::DType::F32, device);
         Ok(Self {
             teacher,

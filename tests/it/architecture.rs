@@ -6,14 +6,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VOCABULARY: &[&str] = &["frame", "verdict", "clock", "shutdown", "telemetry"];
+const VOCABULARY: &[&str] = &["frame", "verdict", "health", "clock", "backoff", "shutdown", "telemetry"];
 const EDGES: &[&str] = &["camera", "publish", "store", "systemd"];
 
 /// What each room may import beside the vocabulary; the command line may import everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("frame", &[]),
     ("verdict", &[]),
+    ("health", &[]),
     ("clock", &[]),
+    ("backoff", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("efficientad", &[]),
@@ -28,9 +30,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "pipeline",
         &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"],
     ),
+    ("retrain", &["efficientad", "imaging", "detector", "training", "camera"]),
+    ("web", &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "systemd"]),
     (
         "settings",
-        &["efficientad", "imaging", "detector", "training", "camera", "publish", "store", "pipeline"],
+        &[
+            "efficientad",
+            "imaging",
+            "detector",
+            "training",
+            "camera",
+            "publish",
+            "store",
+            "pipeline",
+            "retrain",
+            "web",
+        ],
     ),
 ];
 const MAY_IMPORT_EVERYTHING: &[&str] = &["cli", "main", "lib"];

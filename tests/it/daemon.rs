@@ -17,13 +17,13 @@ use crate::mosquitto::{Access, Mosquitto};
 use crate::subscriber::{Subscriber, eventually};
 
 /// A box with one camera, its model, its store and its broker.
-struct Floor {
+pub(crate) struct Floor {
     folder: TempDir,
-    broker: Mosquitto,
+    pub(crate) broker: Mosquitto,
 }
 
 impl Floor {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
         untrained::model(&architecture, 1).save(&folder.path().join("model")).unwrap();
@@ -31,12 +31,12 @@ impl Floor {
         Self { folder, broker: Mosquitto::start(Access::Open).await }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Drops `count` different pictures into the camera's folder.
-    fn drop_pictures(&self, from: usize, count: usize) {
+    pub(crate) fn drop_pictures(&self, from: usize, count: usize) {
         for i in from..from + count {
             let picture = untrained::picture(Size::new(96, 80), i as u64);
             fs::write(self.path("in").join(format!("{i:04}.png")), imaging::png(&picture)).unwrap();
@@ -44,11 +44,11 @@ impl Floor {
     }
 
     /// Settings with this `[[camera]]` section's further lines and this source.
-    fn configure(&self, camera: &str, source: &str) {
+    pub(crate) fn configure(&self, camera: &str, source: &str) {
         let settings = format!(
             "[box]\nname = \"floor\"\n\
              [mqtt]\nhost = \"127.0.0.1\"\nport = {}\nback_off_min_ms = 20\nback_off_max_ms = 200\n\
-             [store]\npath = \"{}\"\n\
+             [web]\nenabled = false\n[store]\npath = \"{}\"\n\
              [[camera]]\nname = \"top\"\nmodel = \"{}\"\n{camera}\n[camera.source]\n{source}\n",
             self.broker.port(),
             arg(&self.path("store")),
@@ -57,10 +57,19 @@ impl Floor {
         fs::write(self.path("inspectord.toml"), settings).unwrap();
     }
 
-    fn replay(&self, camera: &str) {
+    pub(crate) fn replay(&self, camera: &str) {
         self.configure(
             camera,
             &format!("kind = \"folder\"\nmode = \"replay\"\npath = \"{}\"", arg(&self.path("in"))),
+        );
+    }
+
+    /// A camera that takes files as they are dropped.
+    pub(crate) fn watch(&self, camera: &str) {
+        let folder = self.path("in");
+        self.configure(
+            camera,
+            &format!("kind = \"folder\"\npath = \"{}\"\nlook_every_ms = 20", arg(&folder)),
         );
     }
 
@@ -68,14 +77,14 @@ impl Floor {
         self.configure(camera, "kind = \"simulated\"\nrate = 0");
     }
 
-    fn start(&self, more: &[&str]) -> Running {
+    pub(crate) fn start(&self, more: &[&str]) -> Running {
         let settings = self.path("inspectord.toml");
         let mut arguments = vec!["run", "--config", arg(&settings)];
         arguments.extend(more);
         Running::start(command(&arguments))
     }
 
-    async fn subscribe(&self) -> Subscriber {
+    pub(crate) async fn subscribe(&self) -> Subscriber {
         Subscriber::start(self.broker.port(), "inspectord/floor/#").await
     }
 }
@@ -83,7 +92,7 @@ impl Floor {
 /// Asserts that sequences run from 1 without a gap and that a repeat is the very same verdict; returns the verdicts by
 /// sequence.
 #[track_caller]
-fn complete(verdicts: &[Value]) -> BTreeMap<u64, Value> {
+pub(crate) fn complete(verdicts: &[Value]) -> BTreeMap<u64, Value> {
     let mut by_sequence: BTreeMap<u64, Value> = BTreeMap::new();
     for verdict in verdicts {
         let sequence = verdict["sequence"].as_u64().unwrap();
@@ -225,6 +234,28 @@ async fn a_trigger_gets_one_verdict_that_echoes_its_fields() {
     daemon.signal("TERM");
     assert_eq!(daemon.ended().code, Some(0));
     subscriber.wait_until("/status", |status| status["state"] == "stopped").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_golden_part_with_the_wrong_verdict_stands_in_the_cameras_state_until_it_gets_the_right_one() {
+    let floor = Floor::new().await;
+    floor.simulated("trigger = \"software\"\nthreshold = -1000.0");
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"g1","golden":"good"}"#).await;
+    let warned = |state: &Value| state["warnings"][0].to_string().contains("golden good part");
+    subscriber.wait_until("/state", warned).await;
+    let raise = r#"{"id":"1","command":"threshold","value":1000000.0}"#;
+    subscriber.publish("inspectord/floor/top/command", raise).await;
+    subscriber.wait_for("/reply", 1).await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"g2","golden":"good"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
+    assert_eq!((&verdict["decision"], &verdict["trigger"]["golden"]), (&"ok".into(), &"good".into()));
+    let newest = || subscriber.on("/state").pop().unwrap();
+    eventually("the warning is taken back", || newest()["warnings"].is_null()).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -203,6 +203,8 @@ async fn states_are_retained_and_the_latest_wins() {
         threshold: None,
         counters: CameraCounters { ok, ..CameraCounters::default() },
         last_frame_at: None,
+        retraining: None,
+        warnings: Vec::new(),
     };
     for ok in 1..=500 {
         rig.states.send_modify(|states| drop(states.insert(camera("top"), state(true, ok))));
@@ -314,6 +316,24 @@ async fn what_cannot_be_used_is_answered() {
         matches!(rig.next_incoming().await, Incoming::Trigger { trigger, .. } if trigger.part_id.as_deref() == Some("1"))
     );
     assert_eq!(rig.monitor.counters.overloaded.get(), 1);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn every_refused_trigger_is_answered_however_many_come_at_once() {
+    let broker = Mosquitto::start(Access::Open).await;
+    // Nobody takes triggers, and one packet is under way at a time.
+    let rig = Rig::start(&Options { inflight: 1, ..options(broker.port()) }, 1);
+    let plc = Subscriber::start(broker.port(), "inspectord/#").await;
+    plc.wait_until("/status", |v| v["state"] == "online").await;
+    for part in 0..150 {
+        plc.publish("inspectord/box/top/trigger", format!("{{\"part_id\":\"{part}\"}}")).await;
+    }
+    let replies = plc.wait_for("/reply", 149).await;
+    let answered: std::collections::BTreeSet<_> = replies.iter().map(|r| r["part_id"].to_string()).collect();
+    assert_eq!(answered.len(), 149, "all but the one that was taken");
+    assert!(replies.iter().all(|r| r["ok"] == false));
+    assert_eq!(rig.monitor.counters.unanswered.get(), 0);
     rig.stop().await;
 }
 

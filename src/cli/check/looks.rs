@@ -10,7 +10,8 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::{Looked, State};
 use crate::camera::{self, Next};
-use crate::detector::{self, Detector};
+use crate::cli::models;
+use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging::Preparation;
@@ -32,7 +33,7 @@ pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
     let plural = if cameras == 1 { "" } else { "s" };
     let summary = format!("box {}, {cameras} camera{plural}", settings.box_name);
     let mut looked = vec![Looked::new("settings", origin, State::Ok, summary)];
-    looked.extend(settings.cameras.iter().map(|camera| model(camera, &settings.inference)));
+    looked.extend(settings.cameras.iter().map(|camera| model(camera, settings)));
     let daemon = running(&settings.store.path);
     looked.push(store(&settings.store, daemon.as_deref()));
     looked.extend(settings.cameras.iter().map(|camera| frames(camera, daemon.as_deref())));
@@ -49,14 +50,19 @@ pub(super) fn faults(error: &SettingsError, origin: &str) -> Vec<Looked> {
     }
 }
 
-fn model(camera: &Camera, options: &detector::Options) -> Looked {
+fn model(camera: &Camera, settings: &Settings) -> Looked {
     let name = camera.name.as_str();
     let fault = |detail| Looked::new("model", name, State::Fault, detail);
-    let model = match CalibratedModel::load(&camera.model) {
-        Ok(model) => model,
-        Err(error) => return fault(chain(&error)),
+    let loaded = if settings.retrain.enabled {
+        models::registry(settings, camera).load_active().map_err(|e| chain(&e))
+    } else {
+        CalibratedModel::load(&camera.model).map_err(|e| chain(&e))
     };
-    match Detector::open(model, options) {
+    let model = match loaded {
+        Ok(model) => model,
+        Err(error) => return fault(error),
+    };
+    match Detector::open(model, &settings.inference) {
         Ok(detector) => {
             let reference = detector.model();
             let threshold = camera.threshold.unwrap_or(detector.threshold());

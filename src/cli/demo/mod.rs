@@ -7,7 +7,7 @@
 mod score_card;
 mod screen;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,23 +15,22 @@ use anyhow::Context as _;
 
 use self::score_card::ScoreCard;
 use self::screen::{Screen, Signposts};
+use super::shipped;
 use crate::camera::{self, DatasetCounts, SimulatedOptions};
 use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Planted, Size};
 use crate::imaging::View;
-use crate::pipeline::{BoxedError, CaptureMode, LinePlan, Observer, Service, ServicePlan, Views, WhenFull};
+use crate::pipeline::{
+    BoxedError, CaptureMode, Keepers, LinePlan, Observer, Service, ServicePlan, Views, WhenFull,
+};
 use crate::publish;
 use crate::publish::broker::Broker;
 use crate::shutdown::Shutdown;
 use crate::store;
 use crate::verdict::Judgement;
+use crate::web;
 
-/// The model of the simulated line, as `inspectord train` made it; `models/README.md` says how.
-const MODEL: [(&str, &[u8]); 2] = [
-    ("model.safetensors", include_bytes!("../../../models/demo/model.safetensors")),
-    ("manifest.json", include_bytes!("../../../models/demo/manifest.json")),
-];
 const BOX: &str = "demo";
 const CAMERA: &str = "line";
 /// The embedded broker's port, where it is free; the usual one, so that subscribers need not name it.
@@ -82,7 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let shutdown = crate::cli::signals::shutdown()?;
     let store = args.store.clone().unwrap_or_else(|| std::env::temp_dir().join("inspectord-demo"));
-    let model = unpack_model()?;
+    let model = shipped::demo_model()?;
     let (mqtt, embedded) = match &args.broker {
         Some(address) => (named_broker(address)?, None),
         None => {
@@ -90,6 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             (broker.options(), Some(broker))
         }
     };
+    let page = page_options();
     let detector = Detector::open(model.clone(), &detector::Options::default())?;
     let screen = Arc::new(Screen::new());
     screen.welcome(&Signposts {
@@ -97,6 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         embedded: embedded.is_some(),
         prefix: &mqtt.prefix(BOX),
         store: &store,
+        page: page.address,
         engine: detector.describe(),
         model: detector.model().name.clone(),
     });
@@ -104,9 +105,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let card = Arc::new(Mutex::new(ScoreCard::default()));
     let plan = plan(&args, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
     let service = Service::start(plan)?;
+    let web = super::run::serve(&page, BOX.to_owned(), &service)?;
     service.run(&shutdown, args.parts > 0);
     let unpublished = service.stop();
-    drop(embedded);
+    drop((web, embedded));
     let published = match unpublished {
         0 => "Every verdict is on disk and acknowledged by the broker.".to_owned(),
         waiting => {
@@ -115,6 +117,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     screen.farewell(&card.lock().unwrap_or_else(PoisonError::into_inner), &published, &store);
     Ok(())
+}
+
+/// The page's usual address where it is free, otherwise another.
+fn page_options() -> web::Options {
+    let free = |address: SocketAddr| TcpListener::bind(address).and_then(|socket| socket.local_addr()).ok();
+    let usual = web::Options::default();
+    let address = free(usual.address).or_else(|| free((Ipv4Addr::LOCALHOST, 0).into()));
+    web::Options { address: address.unwrap_or(usual.address), ..usual }
 }
 
 fn observer(card: Arc<Mutex<ScoreCard>>, screen: Arc<Screen>) -> Observer {
@@ -161,28 +171,11 @@ fn plan(
         store: store::Options { path: store.to_owned(), ..store::Options::default() },
         mqtt: Some(mqtt),
         observer: Some(observer),
+        keepers: Keepers::default(),
     })
 }
 
 /// The shipped bundle, read through the same checks as any other.
-fn unpack_model() -> anyhow::Result<CalibratedModel> {
-    let folder = std::env::temp_dir().join(format!("inspectord-demo-model-{}", std::process::id()));
-    let unpacked = (|| {
-        std::fs::create_dir_all(&folder)?;
-        MODEL.iter().try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes))
-    })();
-    let loaded = unpacked
-        .with_context(|| {
-            format!(
-                "cannot unpack the demo's model into {}; set TMPDIR to a folder with room",
-                folder.display()
-            )
-        })
-        .and_then(|()| Ok(CalibratedModel::load(&folder)?));
-    let _left_to_the_system = std::fs::remove_dir_all(&folder);
-    loaded
-}
-
 fn named_broker(address: &str) -> anyhow::Result<publish::Options> {
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) => {

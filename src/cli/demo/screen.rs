@@ -3,6 +3,7 @@
 //! Colours and the moving last line only on a terminal; plain lines elsewhere. Not here: counting (`score_card`).
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::score_card::{Mark, ScoreCard};
@@ -22,6 +23,7 @@ pub(super) struct Signposts<'a> {
     pub(super) embedded: bool,
     pub(super) prefix: &'a str,
     pub(super) store: &'a Path,
+    pub(super) page: SocketAddr,
     pub(super) engine: String,
     pub(super) model: String,
 }
@@ -41,6 +43,7 @@ impl Screen {
              inspects each one, and its verdict goes to disk first and then to the broker.\n\n\
              {model:>11}  {} on {}\n\
              {b:>11}  {}:{} ({broker})\n\
+             {look:>11}  http://{page}/
              {watch:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/#' -v\n\
              {alarms:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/+/alarm'\n\
              {history:>11}  inspectord history --store {store}\n\
@@ -53,6 +56,8 @@ impl Screen {
             title = self.bold("inspectord demo"),
             model = "model",
             b = "broker",
+            look = "look",
+            page = at.page,
             watch = "watch",
             alarms = "alarms",
             history = "history",

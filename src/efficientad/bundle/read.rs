@@ -17,28 +17,57 @@ use crate::efficientad::weights::{Weight, Weights, WeightsError};
 const MAX_TENSORS_BYTES: u64 = 1 << 30;
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// A teacher's file: `conv1.weight`, `conv1.bias`, … in f16 or f32; the names come back as they are, in f32.
+/// The bytes of a teacher's file.
 ///
 /// # Errors
-/// The file is missing, too large, no safetensors file, or does not fit `architecture`.
-pub fn load_teacher(path: &Path, architecture: &Architecture) -> Result<Weights, BundleError> {
-    let bytes = read_bounded(path, "teacher file", MAX_TENSORS_BYTES)?;
-    parse_weights(path, &bytes)?
+/// The file is missing or too large.
+pub fn read_teacher(path: &Path) -> Result<Vec<u8>, BundleError> {
+    read_bounded(path, "teacher file", MAX_TENSORS_BYTES)
+}
+
+/// A teacher's file: `conv1.weight`, `conv1.bias`, … in f16 or f32; the names come back as they are, in f32. Errors
+/// call it `path`.
+///
+/// # Errors
+/// The bytes are no safetensors file, or do not fit `architecture`.
+pub fn parse_teacher(path: &Path, bytes: &[u8], architecture: &Architecture) -> Result<Weights, BundleError> {
+    parse_weights(path, bytes)?
         .select(&architecture.teacher_tensors())
         .map_err(|source| BundleError::Weights { path: path.to_owned(), source })
 }
 
+/// What the bundle in `folder` says about itself, without its tensors being looked at.
+///
+/// # Errors
+/// The bundle or its manifest is missing, too large, of another format, or makes no sense.
+pub fn load_manifest(folder: &Path) -> Result<Manifest, BundleError> {
+    checked_manifest(folder, &read_manifest(folder)?)
+}
+
 pub(super) fn load(folder: &Path) -> Result<CalibratedModel, BundleError> {
+    let manifest = read_manifest(folder)?;
+    let tensors = read_bounded(&folder.join(TENSORS_FILE), "tensors file", MAX_TENSORS_BYTES)?;
+    parse(folder, &manifest, tensors)
+}
+
+fn read_manifest(folder: &Path) -> Result<Vec<u8>, BundleError> {
     if !folder.is_dir() {
         return Err(BundleError::Missing { what: "model bundle", path: folder.to_owned() });
     }
+    read_bounded(&folder.join(MANIFEST_FILE), "manifest", MAX_MANIFEST_BYTES)
+}
+
+fn checked_manifest(folder: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
     let path = folder.join(MANIFEST_FILE);
-    let manifest = parse_manifest(folder, &path, &read_bounded(&path, "manifest", MAX_MANIFEST_BYTES)?)?;
+    let manifest = parse_manifest(folder, &path, bytes)?;
     check_architecture(&path, &manifest)?;
     check_numbers(&manifest.quantiles, &manifest.calibration)?;
+    Ok(manifest)
+}
 
+pub(super) fn parse(folder: &Path, manifest: &[u8], file: Vec<u8>) -> Result<CalibratedModel, BundleError> {
+    let manifest = checked_manifest(folder, manifest)?;
     let path = folder.join(TENSORS_FILE);
-    let file = read_bounded(&path, "tensors file", MAX_TENSORS_BYTES)?;
     let got = sha256(&file);
     if got != manifest.tensors_sha256 {
         return Err(BundleError::Digest { path, expected: manifest.tensors_sha256, got });

@@ -1,16 +1,22 @@
-//! Writing bundles: a temporary folder beside the goal, synced, then renamed into place.
+//! Writing bundles: a temporary folder beside the goal, synced, then exchanged with what is in its place.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
 use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE};
 use crate::efficientad::maps::MapQuantiles;
 use crate::efficientad::weights::Weights;
+
+/// What a temporary folder's name ends in: a bundle that is being written, and one that is being replaced.
+const NEW: &str = "new";
+const OLD: &str = "old";
 
 pub(super) fn tensors_file(weights: &Weights, quantiles: MapQuantiles) -> Result<Vec<u8>, BundleError> {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -33,33 +39,38 @@ pub(super) fn save(model: &CalibratedModel, goal: &Path) -> Result<(), BundleErr
     };
     check_replaceable(goal)?;
     fs::create_dir_all(parent).map_err(failed("create", parent))?;
-    let fresh = beside(goal, "new");
-    let old = beside(goal, "old");
-    // Another process may have been killed here, with a name like ours.
-    remove(&fresh)?;
-    remove(&old)?;
-    let written = write_folder(model, &fresh).and_then(|()| swap(&fresh, goal, &old));
+    remove_leftovers(goal, parent)?;
+    let fresh = beside(goal, NEW);
+    let written = write_folder(model, &fresh).and_then(|()| put_in_place(&fresh, goal));
     if written.is_err() {
         let _first_error_counts = remove(&fresh);
     }
     written?;
     sync(parent)?;
-    remove(&old)
+    // After an exchange the old bundle has the temporary name.
+    remove(&fresh)
 }
 
-/// Moves a bundle that is in the way aside first, since a folder cannot be renamed onto a full one, and back if the
-/// new one does not get its place.
-fn swap(fresh: &Path, goal: &Path, old: &Path) -> Result<(), BundleError> {
-    let replaces = goal.exists();
-    if replaces {
-        fs::rename(goal, old).map_err(failed("rename", goal))?;
+/// Exchanges the two in one step where the file system can, so that a power cut leaves one of them under its name.
+fn put_in_place(fresh: &Path, goal: &Path) -> Result<(), BundleError> {
+    if !goal.exists() {
+        return fs::rename(fresh, goal).map_err(failed("rename", fresh));
     }
+    match renameat_with(CWD, fresh, CWD, goal, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => put_aside_and_rename(fresh, goal),
+        done => done.map_err(|e| failed("exchange", fresh)(e.into())),
+    }
+}
+
+/// For network file systems that cannot exchange: a folder cannot be renamed onto a full one.
+fn put_aside_and_rename(fresh: &Path, goal: &Path) -> Result<(), BundleError> {
+    let old = beside(goal, OLD);
+    fs::rename(goal, &old).map_err(failed("rename", goal))?;
     fs::rename(fresh, goal).map_err(|source| {
-        if replaces {
-            let _first_error_counts = fs::rename(old, goal);
-        }
+        let _first_error_counts = fs::rename(&old, goal);
         BundleError::Io { action: "rename", path: fresh.to_owned(), source }
-    })
+    })?;
+    remove(&old)
 }
 
 fn check_replaceable(goal: &Path) -> Result<(), BundleError> {
@@ -96,11 +107,100 @@ fn remove(folder: &Path) -> Result<(), BundleError> {
 }
 
 fn beside(goal: &Path, suffix: &str) -> PathBuf {
+    goal.with_file_name(format!("{}{}.{suffix}", leftover_prefix(goal), std::process::id()))
+}
+
+fn leftover_prefix(goal: &Path) -> String {
     let name = goal.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
-    goal.with_file_name(format!(".{name}.{}.{suffix}", std::process::id()))
+    format!(".{name}.")
+}
+
+/// Removes what processes left that were killed while they wrote this bundle. One that was being replaced is put back
+/// if nothing has taken its place.
+fn remove_leftovers(goal: &Path, parent: &Path) -> Result<(), BundleError> {
+    let prefix = leftover_prefix(goal);
+    let entries = fs::read_dir(parent).map_err(failed("read", parent))?;
+    for entry in entries {
+        let path = entry.map_err(failed("read", parent))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some((process, suffix)) = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('.')) else {
+            continue;
+        };
+        let alive = process.parse().map_or(true, |id: u32| id != std::process::id() && is_alive(id));
+        match suffix {
+            _ if alive => {}
+            OLD if !goal.exists() => fs::rename(&path, goal).map_err(failed("rename", &path))?,
+            NEW | OLD => remove(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_alive(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Io { action, path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(parent: &Path, name: &str, content: &str) -> PathBuf {
+        let folder = parent.join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(MANIFEST_FILE), content).unwrap();
+        folder
+    }
+
+    fn content(folder: &Path) -> String {
+        fs::read_to_string(folder.join(MANIFEST_FILE)).unwrap()
+    }
+
+    /// A process that is certainly gone.
+    fn dead_process() -> u32 {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let id = child.id();
+        child.wait().unwrap();
+        id
+    }
+
+    #[test]
+    fn a_new_bundle_takes_the_place_of_the_old_one_whole() {
+        for put in [put_in_place, put_aside_and_rename] {
+            let parent = tempfile::tempdir().unwrap();
+            let goal = folder_with(parent.path(), "m", "old");
+            fs::write(goal.join("further"), "file").unwrap();
+            let fresh = folder_with(parent.path(), ".m.1.new", "new");
+            put(&fresh, &goal).unwrap();
+            assert_eq!(content(&goal), "new");
+            assert!(!goal.join("further").exists());
+        }
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_cleared_and_what_another_writes_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let dead = dead_process();
+        let goal = folder_with(parent.path(), "m", "current");
+        let half = folder_with(parent.path(), &format!(".m.{dead}.new"), "half");
+        let at_work = folder_with(parent.path(), ".m.1.new", "another process is writing");
+        let others = folder_with(parent.path(), &format!(".other.{dead}.new"), "another bundle's");
+        remove_leftovers(&goal, parent.path()).unwrap();
+        assert!(!half.exists() && at_work.exists() && others.exists());
+        assert_eq!(content(&goal), "current");
+    }
+
+    #[test]
+    fn a_bundle_that_was_aside_at_a_crash_comes_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let goal = parent.path().join("m");
+        folder_with(parent.path(), &format!(".m.{}.old", dead_process()), "the only one");
+        remove_leftovers(&goal, parent.path()).unwrap();
+        assert_eq!(content(&goal), "the only one");
+    }
 }

@@ -14,6 +14,8 @@ use crate::publish::error::PublishError;
 use crate::publish::inbox::{Incoming, Ruling};
 use crate::publish::payload::{self, Reply};
 
+/// Refused messages whose answer may wait for room; more come only from a sender that ignores every bound.
+const MAX_UNANSWERED: usize = 1024;
 /// The least time between two log lines about refused messages, since whoever sends them may send many.
 const REFUSAL_LOG: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,9 @@ impl Conversation<'_> {
             }
             Ruling::Refuse(reply) => {
                 counters.refused.increment();
-                self.refuse(&reply, &message.topic);
+                if !self.refuse(reply, message) {
+                    return Ok(());
+                }
             }
             Ruling::Nameless => {
                 counters.refused.increment();
@@ -45,10 +49,15 @@ impl Conversation<'_> {
             Ruling::OwnStatus => {}
             Ruling::Foreign => debug!(topic = %message.topic, "ignored a message of an older subscription"),
         }
+        self.acknowledge(message)
+    }
+
+    fn acknowledge(&self, message: &Publish) -> Result<(), PublishError> {
         self.client.try_ack(message).map_err(|_| self.broken("the client takes no acknowledgement"))
     }
 
-    /// Hands `incoming` over; `false` when there is nobody left to take it.
+    /// Hands `incoming` over; `false` when its message is not to be acknowledged: there is nobody left to take it, or it
+    /// is refused and the answer must wait.
     pub(super) fn deliver(&mut self, incoming: Incoming, message: &Publish) -> bool {
         let counters = self.session.reporter.counters.clone();
         let (counter, late) = match &incoming {
@@ -63,21 +72,41 @@ impl Conversation<'_> {
             }
             Err(mpsc::error::TrySendError::Full(incoming)) => {
                 counters.overloaded.increment();
-                self.refuse(&incoming.overloaded(), &message.topic);
+                return self.refuse(incoming.overloaded(), message);
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return false,
         }
         true
     }
 
-    pub(super) fn refuse(&mut self, reply: &Reply, topic: &str) {
+    /// Answers that a message is refused, at once or when there is room; `false` when it must wait. The message is not
+    /// acknowledged before that, so that the broker sends no more than it may, and sends it again where the connection
+    /// is lost first.
+    pub(super) fn refuse(&mut self, reply: Reply, message: &Publish) -> bool {
         let why = reply.outcome.as_ref().err().map_or("", String::as_str);
-        self.refusals.log(why, topic);
-        if self.session.window.hungry() {
-            self.reply(reply);
-        } else {
-            self.session.reporter.counters.unanswered.increment();
+        self.refusals.log(why, &message.topic);
+        if self.session.window.hungry() && self.unanswered.is_empty() {
+            self.reply(&reply);
+            return true;
         }
+        if self.unanswered.len() >= MAX_UNANSWERED {
+            self.session.reporter.counters.unanswered.increment();
+            return true;
+        }
+        // What it said is not needed any more, only its number.
+        let message = Publish { payload: Default::default(), ..message.clone() };
+        self.unanswered.push_back((reply, message));
+        false
+    }
+
+    /// Answers one refused message, if there is room; verdicts have their turn in between.
+    pub(super) fn answer_one(&mut self) -> Result<(), PublishError> {
+        if !matches!(self.stage, Stage::Up | Stage::Draining) || !self.session.window.hungry() {
+            return Ok(());
+        }
+        let Some((reply, message)) = self.unanswered.pop_front() else { return Ok(()) };
+        self.reply(&reply);
+        self.acknowledge(&message)
     }
 }
 

@@ -6,11 +6,13 @@
 mod hear;
 mod say;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rumqttc::{AsyncClient, Event, Outgoing as Sent, Packet as Received, QoS, SubAck, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, Event, Outgoing as Sent, Packet as Received, Publish, QoS, SubAck, SubscribeFilter,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -67,6 +69,8 @@ pub(super) struct Conversation<'a> {
     online_acknowledged: Option<Instant>,
     states: BTreeMap<CameraId, (CameraState, Instant)>,
     refusals: Refusals,
+    /// Refused messages that are not answered yet, each with its answer.
+    unanswered: VecDeque<(Reply, Publish)>,
     tick: Interval,
 }
 
@@ -87,6 +91,7 @@ impl<'a> Conversation<'a> {
             online_acknowledged: None,
             states: BTreeMap::new(),
             refusals: Refusals::default(),
+            unanswered: VecDeque::new(),
             tick,
         };
         let library = async {
@@ -123,6 +128,7 @@ impl<'a> Conversation<'a> {
             if ended {
                 return Ok(());
             }
+            self.answer_one()?;
             self.leave_when_done();
             self.send_what_may()?;
         }
@@ -284,7 +290,8 @@ impl<'a> Conversation<'a> {
     fn leave_when_done(&mut self) {
         let Session { seam, window, reported, .. } = &*self.session;
         let reported = *reported == window.done() || seam.acknowledged.is_closed();
-        let idle = window.idle() && reported && seam.outgoing.is_empty() && seam.replies.is_empty();
+        let handed_in = seam.outgoing.is_empty() && seam.replies.is_empty() && self.unanswered.is_empty();
+        let idle = window.idle() && reported && handed_in;
         match self.stage {
             Stage::Draining if idle => {
                 self.stage = Stage::Leaving;

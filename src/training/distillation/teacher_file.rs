@@ -1,6 +1,6 @@
 //! A teacher on disk: f16 safetensors, `conv1.weight` to the last bias, with a note of how it was made.
 //!
-//! The file replaces its predecessor by a rename. Reading is `efficientad::load_teacher`.
+//! The file replaces its predecessor by a rename. Reading is `efficientad::parse_teacher`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -53,7 +53,7 @@ fn encode(weights: &Weights, made: &impl Serialize) -> Result<Vec<u8>, SafeTenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::efficientad::{Architecture, PdnSize, initialise, load_teacher};
+    use crate::efficientad::{Architecture, PdnSize, initialise, parse_teacher};
     use crate::frame::Size;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         for seed in [1, 2] {
             let weights = initialise::draw(&architecture.teacher_tensors(), seed);
             write(&path, &weights, &serde_json::json!({"seed": seed})).unwrap();
-            let read = load_teacher(&path, &architecture).unwrap();
+            let read = parse_teacher(&path, &fs::read(&path).unwrap(), &architecture).unwrap();
             for (name, weight) in weights.iter() {
                 let back = &read.get(name).unwrap().values;
                 assert!(weight.values.iter().zip(back).all(|(a, b)| f16::from_f32(*a).to_f32() == *b));

@@ -1,0 +1,97 @@
+//! `inspectord history accept` and `confirm`: a recorded verdict's picture becomes a sample, of a good part or of a
+//! defect.
+//!
+//! In: ids of verdicts whose evidence is still kept. Out: files where people drop samples in. Not here: whether they
+//! are taken (`retrain::intake`).
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::retrain::{Home, Kind};
+use crate::store::{Query, Reader};
+use crate::verdict::Verdict;
+
+/// Drops the pictures of the verdicts `ids` in below `path`.
+///
+/// # Errors
+/// An id is none's or several verdicts', or the picture is no longer kept; the ids before it have been dropped in.
+pub(super) fn drop_in(reader: &Reader, path: &Path, ids: &[String], kind: Kind) -> anyhow::Result<()> {
+    let verdicts = find(reader, ids)?;
+    for verdict in &verdicts {
+        let picture = picture(reader, verdict)?;
+        let bytes = fs::read(&picture).with_context(|| format!("cannot read {}", picture.display()))?;
+        let extension = picture.extension().unwrap_or_default().to_string_lossy();
+        let home = Home::new(path, verdict.camera());
+        home.drop_in(kind, &format!("{}.{extension}", verdict.id), &bytes)?;
+        writeln!(io::stdout(), "{} of camera {} is a {} sample", verdict.id, verdict.camera(), kind.name())?;
+    }
+    Ok(())
+}
+
+fn find(reader: &Reader, ids: &[String]) -> anyhow::Result<Vec<Verdict>> {
+    let mut found: Vec<Option<Verdict>> = vec![None; ids.len()];
+    reader.each(&Query::default(), |verdict| -> anyhow::Result<()> {
+        let id = verdict.id.to_string();
+        for (wanted, found) in ids.iter().zip(&mut found) {
+            if !wanted.is_empty()
+                && id.starts_with(wanted.as_str())
+                && found.replace(verdict.clone()).is_some()
+            {
+                bail!("{wanted} could be several verdicts: write more of the id");
+            }
+        }
+        Ok(())
+    })?;
+    let missing = |id: &String| format!("no verdict has the id {id}: `inspectord history --json` shows ids");
+    found.into_iter().zip(ids).map(|(verdict, id)| verdict.with_context(|| missing(id))).collect()
+}
+
+fn picture(reader: &Reader, verdict: &Verdict) -> anyhow::Result<PathBuf> {
+    let id = verdict.id;
+    let Some(folder) = reader.evidence(verdict) else {
+        bail!(
+            "the picture of verdict {id} is not kept: evidence is kept of what is not ok, until space runs out"
+        );
+    };
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    let picture = paths.find(|path| path.file_stem().is_some_and(|stem| stem == "picture"));
+    picture.with_context(|| format!("verdict {id} has no picture"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Evidence, Options, RecordRequest, Store};
+    use crate::verdict::tests::judgement;
+
+    #[test]
+    fn a_verdicts_picture_is_dropped_in_once_it_is_unmistakable() {
+        let root = tempfile::tempdir().unwrap();
+        let options =
+            Options { path: root.path().join("store"), min_free_megabytes: 0, ..Options::default() };
+        let (handle, thread) = Store::open(&options, "box").unwrap();
+        for score in [0.1, 0.9] {
+            let evidence =
+                (score > 0.5).then(|| Evidence { picture: vec![7; 9], extension: "png", heatmap_png: None });
+            let request = RecordRequest { judgement: judgement("top", score), evidence, ticket: None };
+            handle.record(request).wait().unwrap();
+        }
+        thread.close(Duration::from_secs(30)).unwrap();
+        let reader = Reader::open(&options.path).unwrap();
+        let newest_first = reader.history(&Query::default()).unwrap();
+        let (alarm, fine) = (newest_first[0].id.to_string(), newest_first[1].id.to_string());
+        drop_in(&reader, root.path(), std::slice::from_ref(&alarm), Kind::Normal).unwrap();
+        let dropped = root.path().join(format!("top/samples/normal/{alarm}.png"));
+        assert_eq!(fs::read(dropped).unwrap(), [7; 9]);
+        for (id, why) in [(fine.as_str(), "not kept"), ("ffff", "no verdict"), (&alarm[..1], "several")] {
+            let error = drop_in(&reader, root.path(), &[id.to_owned()], Kind::Anomalous).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+}

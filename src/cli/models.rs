@@ -1,0 +1,186 @@
+//! `inspectord models`: the versions that cameras' models have had and have, and which of them runs.
+//!
+//! Works on a running and on a stopped daemon: a daemon notices within a second which version it is to run. Not here:
+//! what a version is (`retrain::registry`).
+
+use std::io::{self, Write};
+
+use anyhow::{Context as _, bail};
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::common::SettingsArgs;
+use super::report::UsageError;
+use crate::frame::CameraId;
+use crate::retrain::{Home, Listed, Place, Registry, Standing};
+use crate::settings::{Camera, Settings};
+
+/// Lists the versions of cameras' models, and chooses the one that runs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  inspectord models list
+  inspectord models show 3f9a0c --camera top
+  inspectord models activate 3f9a0c --camera top
+  inspectord models rollback --camera top
+A daemon that is running changes over between two frames, within a second or two.")]
+pub struct Args {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The camera; may be left out where there is one only, and lists all.
+    #[arg(long, global = true)]
+    camera: Option<CameraId>,
+    /// Prints JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Lists versions, the oldest first.
+    List,
+    /// Shows one version: how it was trained, and what the gate said of it.
+    Show {
+        /// Its name, or an unmistakable beginning of it.
+        #[arg(id = "name", value_name = "VERSION")]
+        version: String,
+    },
+    /// Makes a version the one that runs, also one that the gate refused.
+    Activate {
+        /// Its name, or an unmistakable beginning of it.
+        #[arg(id = "name", value_name = "VERSION")]
+        version: String,
+    },
+    /// Makes the version run that ran before.
+    Rollback,
+}
+
+/// A version with its camera, as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    camera: &'a CameraId,
+    #[serde(flatten)]
+    version: &'a Listed,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is no such camera or version, or it cannot be run.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let settings = args.settings.load()?;
+    let mut out = io::stdout().lock();
+    match &args.action {
+        Action::List => {
+            for camera in
+                settings.cameras.iter().filter(|c| args.camera.as_ref().is_none_or(|id| *id == c.name))
+            {
+                list(&mut out, camera, &settings, args.json)?;
+            }
+            if let Some(id) = &args.camera {
+                one(&settings, Some(id))?;
+            }
+            Ok(())
+        }
+        Action::Show { version } => {
+            let camera = one(&settings, args.camera.as_ref())?;
+            let registry = registry(&settings, camera);
+            let place = registry.find(version)?;
+            let versions = registry.list()?;
+            let shown = versions.iter().find(|v| v.version == place.version);
+            let shown = shown.with_context(|| format!("version {} cannot be read", place.version))?;
+            show(&mut out, camera, shown, args.json)
+        }
+        Action::Activate { version } => {
+            let camera = one(&settings, args.camera.as_ref())?;
+            changed(&mut out, camera, &registry(&settings, camera).activate(version)?, args.json)
+        }
+        Action::Rollback => {
+            let camera = one(&settings, args.camera.as_ref())?;
+            changed(&mut out, camera, &registry(&settings, camera).rollback()?, args.json)
+        }
+    }
+}
+
+pub(super) fn registry(settings: &Settings, camera: &Camera) -> Registry {
+    Registry::new(&Home::new(&settings.retrain.path, &camera.name), &camera.model)
+}
+
+/// The camera that was named, or the only one.
+pub(super) fn one<'a>(settings: &'a Settings, named: Option<&CameraId>) -> anyhow::Result<&'a Camera> {
+    let names = || settings.cameras.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (named, settings.cameras.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(UsageError(format!("name one with --camera: {}", names())).into()),
+        (Some(id), cameras) => match cameras.iter().find(|camera| camera.name == *id) {
+            Some(camera) => Ok(camera),
+            None => bail!("there is no camera `{id}` in these settings; there are {}", names()),
+        },
+    }
+}
+
+fn list(out: &mut impl Write, camera: &Camera, settings: &Settings, json: bool) -> anyhow::Result<()> {
+    let versions = registry(settings, camera).list()?;
+    if json {
+        for version in &versions {
+            writeln!(out, "{}", serde_json::to_string(&Line { camera: &camera.name, version })?)?;
+        }
+        return Ok(());
+    }
+    for version in &versions {
+        let made =
+            version.manifest.created_at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+        let remark = match &version.report {
+            _ if version.base => "the settings' model".to_owned(),
+            Some(report) => format!("{} samples; {}", report.normal + report.anomalous, report.words()),
+            None => "without a report".to_owned(),
+        };
+        let (name, version_name, standing) =
+            (camera.name.as_str(), &version.version, standing(version.standing));
+        writeln!(out, "{name:<12} {version_name}  {made}  {standing:<8}  {remark}")?;
+    }
+    Ok(())
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Active => "active",
+        Standing::Accepted => "accepted",
+        Standing::Refused => "refused",
+    }
+}
+
+fn show(out: &mut impl Write, camera: &Camera, shown: &Listed, json: bool) -> anyhow::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&Line { camera: &camera.name, version: shown })?)?;
+        return Ok(());
+    }
+    let training = &shown.manifest.training;
+    writeln!(out, "version   {} of camera {}, {}", shown.version, camera.name, standing(shown.standing))?;
+    writeln!(out, "bundle    {}", shown.path.display())?;
+    writeln!(out, "made      {}", shown.manifest.created_at)?;
+    writeln!(out, "trained   {} steps on {} pictures", training.steps, training.pictures.count)?;
+    writeln!(out, "parent    {}", training.parent.as_deref().unwrap_or("none"))?;
+    writeln!(out, "threshold {:.4}", shown.manifest.calibration.threshold.0)?;
+    if let Some(report) = &shown.report {
+        let (normal, anomalous) = (report.normal, report.anomalous);
+        writeln!(out, "samples   {normal} normal and {anomalous} anomalous, set {}", report.set)?;
+        writeln!(out, "gate      {}", if report.accepted { "passed" } else { "refused" })?;
+        for check in &report.checks {
+            writeln!(out, "  {} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+        }
+    }
+    Ok(())
+}
+
+fn changed(out: &mut impl Write, camera: &Camera, place: &Place, json: bool) -> anyhow::Result<()> {
+    if json {
+        let answer = serde_json::json!({"camera": camera.name, "active": place.version});
+        writeln!(out, "{answer}")?;
+    } else {
+        writeln!(out, "camera {} runs version {}", camera.name, place.version)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! `inspectord retrain`: one retraining of one camera's model, which is also what the daemon runs beside itself.
+//!
+//! Out: a new version, and what the gate said of it; progress on standard error, or JSON lines. Runs at the lowest
+//! priority there is, since a production line inspects on the same processor. Not here: the retraining (`retrain`).
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tracing::warn;
+
+use super::common::SettingsArgs;
+use super::progress::Progress;
+use super::{device, keeping, models, signals, train};
+use crate::detector;
+use crate::frame::CameraId;
+use crate::retrain::{self, Ending, Job, Outcome, Report, RetrainError};
+use crate::telemetry::chain;
+
+/// Trains a camera's model on the samples that were dropped in, and lets it go live if it passes the gate.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cp good/*.png /var/lib/inspectord/retrain/top/samples/normal/ && inspectord retrain --camera top
+  inspectord retrain --camera top --full
+
+It starts from the version that runs and learns the new samples beside the pictures of the first training, which the
+camera's `normals` names. A running daemon does this by itself, and takes the new version up between two frames.
+One that was interrupted goes on where it was.")]
+pub struct Args {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The camera; may be left out where there is one only.
+    #[arg(long)]
+    camera: Option<CameraId>,
+    /// Trains from scratch instead of from the version that runs, for retrain.full_steps steps.
+    #[arg(long)]
+    full: bool,
+    /// Prints progress and outcome as JSON lines.
+    #[arg(long)]
+    json: bool,
+    /// Ends when this process does, which must be the one that started it.
+    #[arg(long, hide = true, value_name = "PID")]
+    with_parent: Option<u32>,
+}
+
+/// The last JSON line.
+#[derive(Serialize)]
+struct Done<'a> {
+    event: &'static str,
+    ending: Ending,
+    words: String,
+    report: &'a Report,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is nothing to learn, something cannot be read, or somebody asked to stop. A version that the gate refuses is
+/// no error: it is what the gate is there for.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    // Before any thread is there: threads inherit what the first one has.
+    step_back();
+    if let Some(pid) = args.with_parent {
+        end_with(pid).context("cannot watch the process that started this one")?;
+    }
+    let settings = args.settings.load()?;
+    let subject = keeping::subject(models::one(&settings, args.camera.as_ref())?);
+    let threads = settings.retrain.threads;
+    // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
+    let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let inference = detector::Options { threads, ..settings.inference };
+    let device = device::open(inference.device)?;
+    let stop = signals::shutdown()?;
+    let job = Job { subject, options: settings.retrain, inference, full: args.full };
+    let mut progress = Progress::new(args.json);
+    let retrained = retrain::run(&job, &device, &stop, &mut |event| show(&mut progress, &event));
+    progress.end();
+    match &retrained {
+        Ok(outcome) => tell(outcome, args.json)?,
+        Err(error) if args.json => {
+            let busy = matches!(error, RetrainError::Busy(_));
+            let line = serde_json::json!({"event": "failed", "error": chain(error), "busy": busy});
+            writeln!(io::stdout(), "{line}")?;
+        }
+        Err(_) => {}
+    }
+    retrained?;
+    Ok(())
+}
+
+fn show(progress: &mut Progress, event: &retrain::Progress) {
+    match event {
+        retrain::Progress::Training(event) => train::show(progress, event),
+        retrain::Progress::Gate { done, of } => {
+            if *done == 0 {
+                progress.begin("gate", 0, *of);
+            }
+            progress.advance(*done, "", &serde_json::Map::new());
+        }
+    }
+}
+
+fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+    let Outcome { report, ending } = outcome;
+    let mut out = io::stdout().lock();
+    if json {
+        let done = Done { event: "done", ending: *ending, words: report.words(), report };
+        writeln!(out, "{}", serde_json::to_string(&done)?)?;
+        return Ok(());
+    }
+    for check in &report.checks {
+        writeln!(out, "{} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+    }
+    let version = &report.version;
+    match ending {
+        Ending::Activated => writeln!(out, "version {version} is active")?,
+        Ending::Accepted => {
+            writeln!(
+                out,
+                "version {version} passed, and another was activated meanwhile: see `inspectord models`"
+            )?;
+        }
+        Ending::Refused => writeln!(out, "version {version} was refused and is kept for looking at")?,
+    }
+    Ok(())
+}
+
+/// The lowest priority: whoever else wants the processor or the disk goes first.
+fn step_back() {
+    if let Err(error) = rustix::process::nice(19) {
+        warn!(%error, "cannot lower the priority; inspection may be slowed down");
+    }
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads the structure that it is given, and 0 means the calling thread.
+    let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+    if refused != 0 {
+        warn!(error = %io::Error::last_os_error(), "cannot be scheduled as idle; it has the lowest priority only");
+    }
+}
+
+/// A daemon that is killed takes its retraining with it: the next one goes on with it.
+fn end_with(pid: u32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    // It may have ended before it was watched.
+    match rustix::process::getppid() {
+        Some(parent) if parent.as_raw_nonzero().get().unsigned_abs() == pid => Ok(()),
+        _ => Err(io::Error::other(format!("process {pid} did not start this one, or has ended"))),
+    }
+}

@@ -1,0 +1,238 @@
+//! The gate: whether a new version may go live, from what it and the active one said of the same pictures. Pure.
+//!
+//! Four questions. False alarms on held-out normal pictures must be explained by the stated rate; what the active
+//! version catches among known defects must still be caught; planted defects must be found as often, but for a margin;
+//! and in shadow, on frames that were `ok`, there must be no new alarms but what the rate explains. Not here: asking
+//! the models (`trial`).
+
+use serde_json::{Map, Value, json};
+
+use super::report::Check;
+use crate::training::threshold;
+use crate::verdict::Threshold;
+
+/// As long as so many alarms or more would come by chance at least so often, the stated rate explains them.
+const CHANCE: f64 = 0.01;
+/// Parts into which held-out scores are cut, each judged by a threshold from the others.
+const FOLDS: usize = 5;
+
+/// What a threshold is found with, or held to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Limit {
+    /// The share of normal parts that may be called anomalous.
+    pub(super) rate: f64,
+    /// What the settings override the model's threshold with.
+    pub(super) given: Option<Threshold>,
+}
+
+/// A picture as both versions judged it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Judged {
+    /// The file, for people.
+    pub(super) name: String,
+    /// Whether the active version raises an alarm.
+    pub(super) before: bool,
+    /// Whether the new one does.
+    pub(super) after: bool,
+}
+
+/// Whether held-out normal scores keep to the stated rate.
+///
+/// The new version's threshold was found on these very scores, so that holding them against it would prove nothing:
+/// each fifth of them is held against a threshold from the other four.
+pub(super) fn false_alarms(scores: &[f32], limit: Limit) -> Check {
+    let alarms = match limit.given {
+        Some(given) => scores.iter().filter(|&&score| score > given.0).count(),
+        None => cross_validated(scores, limit.rate),
+    };
+    let (count, allowed) = (scores.len(), allowed(scores.len(), limit.rate));
+    let passed = alarms <= allowed;
+    let words = format!(
+        "{alarms} of {count} held-out normal pictures would be false alarms, where a rate of {} explains {allowed}{}",
+        percent(limit.rate),
+        if passed {
+            ""
+        } else {
+            ": more samples of this variation are needed, or the pictures differ too much"
+        }
+    );
+    check("false_alarms", passed, words, json!({"alarms": alarms, "of": count, "allowed": allowed}))
+}
+
+fn cross_validated(scores: &[f32], rate: f64) -> usize {
+    let folds = FOLDS.min(scores.len());
+    if folds < 2 {
+        return 0;
+    }
+    let alarms_of = |fold: usize| {
+        let in_fold = |(at, _): &(usize, &f32)| at % folds == fold;
+        let others: Vec<f32> =
+            scores.iter().enumerate().filter(|s| !in_fold(s)).map(|(_, &score)| score).collect();
+        let limit = threshold::find(&others, rate).map_or(f32::INFINITY, |found| found.threshold.0);
+        scores.iter().enumerate().filter(in_fold).filter(|(_, score)| **score > limit).count()
+    };
+    (0..folds).map(alarms_of).sum()
+}
+
+/// Whether every known defect that the active version catches is still caught.
+pub(super) fn known_defects(judged: &[Judged]) -> Check {
+    let caught = |after: bool| judged.iter().filter(|j| if after { j.after } else { j.before }).count();
+    let missed: Vec<&str> = judged.iter().filter(|j| j.before && !j.after).map(|j| j.name.as_str()).collect();
+    let words = match (judged.len(), missed.as_slice()) {
+        (0, _) => "no known defects to try it on: confirm some with `inspectord history confirm`".to_owned(),
+        (of, []) => format!("of {of} known defects {} are caught, {} before", caught(true), caught(false)),
+        (of, missed) => {
+            format!("of {of} known defects {} that were caught are missed: {}", missed.len(), some(missed))
+        }
+    };
+    let figures = json!({
+        "of": judged.len(), "before": caught(false), "after": caught(true), "missed": missed,
+    });
+    check("known_defects", missed.is_empty(), words, figures)
+}
+
+/// Whether planted defects are found as often as before, but for `margin`.
+pub(super) fn planted_defects(judged: &[Judged], margin: f64) -> Check {
+    let of = judged.len();
+    let rate =
+        |caught: fn(&Judged) -> bool| judged.iter().filter(|j| caught(j)).count() as f64 / of.max(1) as f64;
+    let (before, after) = (rate(|j| j.before), rate(|j| j.after));
+    // A margin of 0.05 in 20 is one defect, whatever binary fractions make of it.
+    let passed = after >= before - margin - 1e-9;
+    let words = match of {
+        0 => "planted defects cannot be tried: the active version raises an alarm on every held-out picture as it is"
+            .to_owned(),
+        _ => format!(
+            "of {of} planted defects it finds {}, the active version {}{}",
+            percent(after),
+            percent(before),
+            if passed { String::new() } else { format!(": more than {} fewer", percent(margin)) }
+        ),
+    };
+    check(
+        "planted_defects",
+        passed,
+        words,
+        json!({"of": of, "before": before, "after": after, "margin": margin}),
+    )
+}
+
+/// Whether frames that were `ok` stay so, but for what the stated rate explains.
+pub(super) fn shadow(judged: &[Judged], rate: f64) -> Check {
+    let quiet = judged.iter().filter(|j| !j.before).count();
+    let new: Vec<&str> = judged.iter().filter(|j| j.after && !j.before).map(|j| j.name.as_str()).collect();
+    let gone = judged.iter().filter(|j| j.before && !j.after).count();
+    let allowed = allowed(quiet, rate);
+    let passed = new.len() <= allowed;
+    let words = match judged.len() {
+        0 => "no recent frames to run in shadow on".to_owned(),
+        of => format!(
+            "in shadow on {of} recent normal frames it raises {} new alarms, where the rate explains {allowed}, and {gone} \
+             are gone{}",
+            new.len(),
+            if passed { String::new() } else { format!(": {}", some(&new)) }
+        ),
+    };
+    let figures = json!({"of": judged.len(), "new": new.len(), "gone": gone, "allowed": allowed});
+    check("shadow", passed, words, figures)
+}
+
+/// The most alarms among `n` normal pictures that an honest `rate` explains: more would come by chance in fewer than one
+/// of a hundred such trials (the upper tail of the binomial distribution).
+fn allowed(n: usize, rate: f64) -> usize {
+    let mut probability = (1.0 - rate).powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut below = probability;
+    let mut k = 0;
+    while k < n && 1.0 - below >= CHANCE {
+        probability *= (n - k) as f64 / (k + 1) as f64 * rate / (1.0 - rate);
+        below += probability;
+        k += 1;
+    }
+    k
+}
+
+fn check(name: &str, passed: bool, words: String, figures: Value) -> Check {
+    let figures = match figures {
+        Value::Object(figures) => figures,
+        _ => Map::new(),
+    };
+    Check { name: name.into(), passed, words, figures }
+}
+
+/// The first few names.
+fn some(names: &[&str]) -> String {
+    const TOLD: usize = 5;
+    let more = names.len().saturating_sub(TOLD);
+    let told = names.iter().take(TOLD).copied().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{told} and {more} more") } else { told }
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e4).round() / 1e2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(cases: &[(bool, bool)]) -> Vec<Judged> {
+        let judged = |(i, &(before, after)): (usize, &(bool, bool))| Judged {
+            name: format!("{i}.png"),
+            before,
+            after,
+        };
+        cases.iter().enumerate().map(judged).collect()
+    }
+
+    /// Against scipy: `binom.isf(0.01, n, rate)`, and one by hand: 1 − 0.999^11 = 1.09 %.
+    #[test]
+    fn the_rate_explains_what_chance_would_bring() {
+        for (n, rate, k) in
+            [(0, 0.001, 0), (10, 0.001, 0), (11, 0.001, 1), (64, 0.001, 1), (200, 0.001, 2), (100, 0.05, 11)]
+        {
+            assert_eq!(allowed(n, rate), k, "{n} at {rate}");
+        }
+    }
+
+    #[test]
+    fn held_out_scores_are_judged_by_thresholds_that_have_not_seen_them() {
+        let alike: Vec<f32> = (0..30).map(|i| 1.0 + (i * 7 % 30) as f32 / 100.0).collect();
+        let limit = Limit { rate: 0.001, given: None };
+        assert!(false_alarms(&alike, limit).passed);
+        // A fifth that is unlike the rest: the others' thresholds know nothing of it.
+        let mut unlike = alike.clone();
+        unlike.iter_mut().step_by(FOLDS).for_each(|score| *score = 30.0);
+        let check = false_alarms(&unlike, limit);
+        assert!(!check.passed && check.figures["alarms"] == 6, "{check:?}");
+        let given = Limit { given: Some(Threshold(1.0)), ..limit };
+        let check = false_alarms(&alike, given);
+        assert!(!check.passed && check.words.contains("of 30 held-out"), "{check:?}");
+        assert!(false_alarms(&[], limit).passed);
+    }
+
+    #[test]
+    fn a_known_defect_that_is_missed_now_is_named() {
+        assert!(known_defects(&judged(&[(true, true), (false, false), (false, true)])).passed);
+        let check = known_defects(&judged(&[(true, true), (true, false)]));
+        assert!(!check.passed && check.words.ends_with("are missed: 1.png"), "{}", check.words);
+        assert!(known_defects(&[]).passed);
+    }
+
+    #[test]
+    fn planted_defects_may_be_missed_within_the_margin() {
+        let mut cases = vec![(true, true); 20];
+        cases[0] = (true, false);
+        assert!(planted_defects(&judged(&cases), 0.05).passed);
+        cases[1] = (true, false);
+        let check = planted_defects(&judged(&cases), 0.05);
+        assert!(!check.passed && check.words.contains("90 %"), "{}", check.words);
+        assert!(planted_defects(&[], 0.05).passed);
+    }
+
+    #[test]
+    fn in_shadow_only_alarms_that_vanish_are_welcome() {
+        assert!(shadow(&judged(&[(false, false), (true, false), (true, true)]), 0.001).passed);
+        let check = shadow(&judged(&[(false, true), (false, false)]), 0.001);
+        assert!(!check.passed && check.words.ends_with(": 0.png"), "{}", check.words);
+    }
+}

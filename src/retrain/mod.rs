@@ -1,0 +1,40 @@
+//! Retraining: from pictures that somebody drops in to a new model version that runs, if it deserves to.
+//!
+//! ```text
+//! samples/normal, samples/anomalous ─▶ intake ─▶ set ─▶ training ─▶ gate ─▶ version ─▶ active.json ─▶ the line
+//! ```
+//!
+//! A retraining is a process of its own, `inspectord retrain`, so that it can be slow, lowly and killed. Not here: the
+//! training itself (`training`), swapping the detector between two frames (`pipeline`), who is told (`publish`).
+
+mod child;
+mod due;
+mod error;
+mod files;
+mod gate;
+mod home;
+mod intake;
+mod keeper;
+mod learnt;
+mod options;
+mod planted;
+mod print;
+mod recent;
+mod registry;
+mod report;
+mod retraining;
+mod set;
+mod sight;
+mod trial;
+
+pub use error::RetrainError;
+pub use home::Home;
+pub use intake::{Intake, Taken};
+pub use keeper::{Answer, Hooks, Keeper, Keeping, News, Order, Orders};
+pub use learnt::{Ending, Learnt};
+pub use options::Options;
+pub use recent::Recent;
+pub use registry::{Listed, Place, Registry, Standing};
+pub use report::{Check, Report};
+pub use retraining::{Job, Outcome, Progress, Subject, run};
+pub use set::{Kind, Sample, SampleSet};

@@ -1,0 +1,401 @@
+//! The plant around the box: cameras, a PLC that sends triggers, disk, network, broker, and the daemon's lives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use inspectord::detector::untrained;
+use inspectord::efficientad::{Architecture, PdnSize};
+use inspectord::frame::Size;
+use inspectord::imaging;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use super::balance::Balance;
+use crate::inspectord::{Running, arg, command};
+use crate::mosquitto::{Access, Mosquitto};
+use crate::proxy::Proxy;
+use crate::subscriber::{Subscriber, eventually};
+
+/// Between two files, and between two triggers.
+const PACE: Duration = Duration::from_millis(40);
+/// Files that may wait for their verdicts.
+const MOST_WAITING: usize = 100;
+/// Where Debian keeps the false clock.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+pub(super) struct Plant {
+    pub(super) broker: Mosquitto,
+    pub(super) proxy: Proxy,
+    pub(super) disk: Disk,
+    folder: Arc<TempDir>,
+    subscriber: Arc<Subscriber>,
+    daemon: Option<Running>,
+    lives: usize,
+    works: Arc<Works>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the cameras and the PLC have sent.
+#[derive(Default)]
+struct Works {
+    over: AtomicBool,
+    files: AtomicUsize,
+    triggers: AtomicUsize,
+    /// Triggers that were not answered yet when the broker was killed.
+    at_risk: Mutex<BTreeSet<String>>,
+    /// Held while a file is dropped, or the folder moved.
+    camera: Mutex<()>,
+}
+
+impl Plant {
+    pub(super) async fn start() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let path = |name: &str| folder.path().join(name);
+        let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        untrained::model(&architecture, 1).save(&path("model")).unwrap();
+        for name in ["in", "store", "drop"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("clock"), "+0").unwrap();
+        let broker = Mosquitto::start(Access::Open).await;
+        let proxy = Proxy::start(broker.port()).await;
+        fs::write(path("inspectord.toml"), settings(folder.path(), proxy.port())).unwrap();
+        let subscriber = Arc::new(Subscriber::start(broker.port(), "inspectord/soak/#").await);
+        let disk = Disk::mount(&path("store"));
+        let works = Arc::new(Works::default());
+        let mut plant = Self {
+            broker,
+            proxy,
+            disk,
+            folder,
+            subscriber,
+            daemon: None,
+            lives: 0,
+            works,
+            tasks: Vec::new(),
+        };
+        plant.start_daemon().await;
+        plant.tasks = vec![plant.drop_files(), plant.send_triggers()];
+        plant.sees_progress().await;
+        plant
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn daemon(&self) -> &Running {
+        self.daemon.as_ref().unwrap()
+    }
+
+    /// Starts the daemon, again and again as systemd would.
+    pub(super) async fn start_daemon(&mut self) {
+        let settings = self.path("inspectord.toml");
+        let mut command = self.disk.inside(command(&["run", "--config", arg(&settings)]));
+        if Path::new(FAKETIME).exists() {
+            command.env("LD_PRELOAD", FAKETIME);
+            command.env("FAKETIME_TIMESTAMP_FILE", self.path("clock"));
+            command.envs([("FAKETIME_NO_CACHE", "1"), ("DONT_FAKE_MONOTONIC", "1")]);
+        }
+        self.daemon = Some(Running::start(command));
+        self.lives += 1;
+    }
+
+    pub(super) fn kill(&mut self) {
+        let daemon = self.daemon.take().unwrap();
+        daemon.signal("KILL");
+        daemon.ended();
+    }
+
+    pub(super) fn stop_daemon(&mut self) {
+        let daemon = self.daemon.take().unwrap();
+        daemon.signal("TERM");
+        let ended = daemon.ended();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+
+    /// Waits until files and triggers that come from now on are answered.
+    pub(super) async fn sees_progress(&self) {
+        let (files, triggers) = (self.count("files"), self.count("parts"));
+        eventually("verdicts of both cameras come after the injection", || {
+            self.count("files") > files + 2 && self.count("parts") > triggers + 2
+        })
+        .await;
+    }
+
+    fn count(&self, camera: &str) -> usize {
+        self.subscriber.count(&format!("/{camera}/verdict"))
+    }
+
+    /// Triggers that are not answered by now may have been lost with the broker.
+    pub(super) fn risk_what_is_open(&self) {
+        let sent = self.works.triggers.load(Ordering::SeqCst);
+        let answered = self.answered();
+        // The next one may be on its way by the time the signal arrives.
+        let open = (0..=sent).map(|n| n.to_string()).filter(|part| !answered.contains(part));
+        self.works.at_risk.lock().unwrap().extend(open);
+    }
+
+    /// Parts that were answered by a verdict or a refusal.
+    fn answered(&self) -> BTreeSet<String> {
+        let said = [self.subscriber.on("/parts/verdict"), self.subscriber.on("/parts/reply")].concat();
+        said.iter().filter_map(|v| v["part_id"].as_str().map(str::to_owned)).collect()
+    }
+
+    pub(super) fn take_camera_away(&self) {
+        let _nobody_drops = self.works.camera.lock().unwrap();
+        fs::rename(self.path("in"), self.path("away")).unwrap();
+    }
+
+    pub(super) fn bring_camera_back(&self) {
+        let _nobody_drops = self.works.camera.lock().unwrap();
+        fs::rename(self.path("away"), self.path("in")).unwrap();
+    }
+
+    pub(super) fn jump_clock(&self, hours: i64) -> Result<(), String> {
+        if !Path::new(FAKETIME).exists() {
+            return Err(format!("there is no {FAKETIME}: `apt-get install libfaketime`"));
+        }
+        // Replaced, not written into: the daemon reads it all the time.
+        fs::write(self.path("clock.new"), format!("{hours:+}h")).unwrap();
+        fs::rename(self.path("clock.new"), self.path("clock")).unwrap();
+        Ok(())
+    }
+
+    fn drop_files(&self) -> JoinHandle<()> {
+        let (works, folder, plc) = (self.works.clone(), self.folder.clone(), self.subscriber.clone());
+        let pictures: Vec<_> =
+            (0..8).map(|i| imaging::png(&untrained::picture(Size::new(96, 80), i))).collect();
+        tokio::spawn(async move {
+            while !works.over.load(Ordering::SeqCst) {
+                let number = works.files.load(Ordering::SeqCst);
+                // A slow machine gets no more than it can judge by the end.
+                if number > plc.count("/files/verdict") + MOST_WAITING {
+                    tokio::time::sleep(PACE).await;
+                    continue;
+                }
+                let name = format!("{number:06}.png");
+                {
+                    let _not_moved_now = works.camera.lock().unwrap();
+                    let path = |name: &str| folder.path().join(name);
+                    let there = if path("in").exists() { "in" } else { "away" };
+                    fs::write(path("drop").join(&name), &pictures[number % pictures.len()]).unwrap();
+                    fs::rename(path("drop").join(&name), path(there).join(&name)).unwrap();
+                }
+                works.files.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(PACE).await;
+            }
+        })
+    }
+
+    fn send_triggers(&self) -> JoinHandle<()> {
+        let (works, plc) = (self.works.clone(), self.subscriber.clone());
+        tokio::spawn(async move {
+            while !works.over.load(Ordering::SeqCst) {
+                let part = works.triggers.fetch_add(1, Ordering::SeqCst);
+                plc.publish("inspectord/soak/parts/trigger", format!("{{\"part_id\":\"{part}\"}}")).await;
+                tokio::time::sleep(PACE).await;
+            }
+        })
+    }
+
+    /// Ends the work, waits for every answer, asks for what a dying broker lost, and counts.
+    pub(super) async fn settle(mut self) -> Balance {
+        self.works.over.store(true, Ordering::SeqCst);
+        for task in self.tasks.drain(..) {
+            task.await.unwrap();
+        }
+        let (files, triggers) =
+            (self.works.files.load(Ordering::SeqCst), self.works.triggers.load(Ordering::SeqCst));
+        let at_risk = self.works.at_risk.lock().unwrap().clone();
+        let mut asked = 0;
+        let deadline = tokio::time::Instant::now() + crate::mosquitto::PATIENCE;
+        loop {
+            let answered = self.answered();
+            let open = (0..triggers).map(|n| n.to_string());
+            let open = open.filter(|part| !answered.contains(part) && !at_risk.contains(part)).count();
+            let gaps = self.gaps(files);
+            if (open == 0 && gaps.is_empty()) || tokio::time::Instant::now() > deadline {
+                break;
+            }
+            for (camera, (from, to)) in gaps {
+                asked += 1;
+                let command = format!(r#"{{"id":"gap-{asked}","command":"replay","from":{from},"to":{to}}}"#);
+                self.subscriber.publish(&format!("inspectord/soak/{camera}/command"), command).await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        self.stop_daemon();
+        self.balance(files, triggers, &at_risk)
+    }
+
+    /// What each camera's subscriber misses, as a range of sequences.
+    fn gaps(&self, files: usize) -> BTreeMap<&'static str, (u64, u64)> {
+        let mut gaps = BTreeMap::new();
+        for camera in ["files", "parts"] {
+            let verdicts = self.subscriber.on(&format!("/{camera}/verdict"));
+            let known: BTreeSet<u64> = verdicts.iter().filter_map(|v| v["sequence"].as_u64()).collect();
+            let newest = known.last().copied().unwrap_or(0);
+            // The newest themselves may be missing: as many as there are files, one more triggers nobody asked for.
+            let newest = if camera == "files" { newest.max(files as u64) } else { newest };
+            let missing: Vec<u64> = (1..=newest).filter(|sequence| !known.contains(sequence)).collect();
+            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+                gaps.insert(camera, (*first, *last));
+            }
+        }
+        gaps
+    }
+
+    fn balance(&self, files: usize, triggers: usize, at_risk: &BTreeSet<String>) -> Balance {
+        let mut balance = Balance { files, triggers, lives: self.lives, ..Balance::default() };
+        let text = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
+        let of_files = self.subscriber.on("/files/verdict");
+        let judged = balance.count("files", &of_files, |v| text(&v["source"]["name"]));
+        for number in 0..files {
+            let name = format!("{number:06}.png");
+            if !judged.contains(&name) {
+                balance.wrong.push(format!("the file {name} has no verdict"));
+            }
+        }
+        let of_parts = self.subscriber.on("/parts/verdict");
+        let inspected = balance.count("parts", &of_parts, |v| text(&v["part_id"]));
+        let replies = self.subscriber.on("/parts/reply");
+        let refused: BTreeSet<String> = replies.iter().map(|reply| text(&reply["part_id"])).collect();
+        for number in 0..triggers {
+            let part = number.to_string();
+            match (inspected.contains(&part), refused.contains(&part)) {
+                (true, true) => balance.wrong.push(format!("part {part} was refused and has a verdict")),
+                (false, true) => balance.refused += 1,
+                (false, false) if at_risk.contains(&part) => balance.lost_by_broker += 1,
+                (false, false) => balance.wrong.push(format!("part {part} was never answered")),
+                (true, false) => {}
+            }
+        }
+        balance
+    }
+}
+
+impl Drop for Plant {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn settings(folder: &Path, port: u16) -> String {
+    let path = |name: &str| folder.join(name).display().to_string();
+    format!(
+        "[box]\nname = \"soak\"\n\
+         [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nback_off_min_ms = 20\nback_off_max_ms = 200\n\
+         keep_alive_seconds = 1\n\
+         [web]\nenabled = false\n\
+         [store]\npath = \"{}\"\nmin_free_megabytes = 2\nsegment_megabytes = 1\n\
+         [[camera]]\nname = \"files\"\nmodel = \"{model}\"\n\
+         source = {{ kind = \"folder\", path = \"{}\", look_every_ms = 20 }}\n\
+         [[camera]]\nname = \"parts\"\nmodel = \"{model}\"\ntrigger = \"software\"\n\
+         source = {{ kind = \"simulated\", rate = 0, size = \"96x80\" }}\n",
+        path("store"),
+        path("in"),
+        model = path("model"),
+    )
+}
+
+/// A small file system for the store, in a mount namespace of its own that ends with its holder.
+pub(super) struct Disk {
+    holder: Result<Child, String>,
+    store: PathBuf,
+}
+
+impl Disk {
+    fn mount(store: &Path) -> Self {
+        let script = format!(
+            "mount -t tmpfs -o size=48m none '{}' && echo mounted && exec sleep 1000000",
+            store.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        let holder = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let holder =
+            holder.map_err(|error| format!("there is no unshare: {error}")).and_then(|mut holder| {
+                let mut said = String::new();
+                let _ended = std::io::BufRead::read_line(
+                    &mut std::io::BufReader::new(holder.stdout.take().unwrap()),
+                    &mut said,
+                );
+                if said.trim() == "mounted" {
+                    return Ok(holder);
+                }
+                let _reaped = holder.wait();
+                Err("this machine lets nobody mount in a namespace of their own".into())
+            });
+        Self { holder, store: store.to_owned() }
+    }
+
+    pub(super) fn why_not(&self) -> &str {
+        self.holder.as_ref().err().map_or("", String::as_str)
+    }
+
+    /// `command`, run where the store is the small file system.
+    fn inside(&self, command: Command) -> Command {
+        let Ok(holder) = &self.holder else { return command };
+        let mut entered = Command::new("nsenter");
+        entered.args([
+            "--user",
+            "--mount",
+            "--preserve-credentials",
+            "--target",
+            &holder.id().to_string(),
+            "--",
+        ]);
+        entered.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => entered.env(name, value),
+                None => entered.env_remove(name),
+            };
+        }
+        entered.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        entered
+    }
+
+    /// Leaves no byte free; tells how many that took. Nothing where the store is on a disk of others.
+    pub(super) fn fill(&self) -> Option<u64> {
+        let mut file = fs::File::create(self.filling()?).ok()?;
+        let mut filled = 0;
+        for size in [1 << 20, 4096] {
+            let block = vec![0; size];
+            while let Ok(written) = std::io::Write::write(&mut file, &block) {
+                filled += written as u64;
+            }
+        }
+        Some(filled)
+    }
+
+    pub(super) fn make_room(&self) {
+        if let Some(path) = self.filling() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+
+    fn filling(&self) -> Option<PathBuf> {
+        let holder = self.holder.as_ref().ok()?;
+        let root = PathBuf::from(format!("/proc/{}/root", holder.id()));
+        Some(root.join(self.store.strip_prefix("/").ok()?).join("filling"))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Ok(holder) = &mut self.holder {
+            let _has_ended = holder.kill();
+            let _reaped = holder.wait();
+        }
+    }
+}
