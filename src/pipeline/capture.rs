@@ -149,15 +149,16 @@ impl Capture {
         timer.begin(Instant::now());
         self.shutdown.sleep(timer.wait(Instant::now()).min(TICK));
         let tick = timer.take(Instant::now()).filter(|_| !self.shutdown.requested())?;
-        let part = || {
+        let part = |due: Instant| {
             self.health.counters().triggers.increment();
-            let at = clock::utc_of(&SystemClock, tick.at);
-            Part::free_running(self.camera.clone(), tick.at, at, self.dispatch.clone())
+            let at = clock::utc_of(&SystemClock, due);
+            Part::free_running(self.camera.clone(), due, at, self.dispatch.clone())
         };
-        for _ in 0..tick.missed.min(MOST_MISSED_TICKS) {
-            part().give_up(Reason::Camera, "the timer's tick came before the camera was ready again");
+        for count in (1..=tick.missed.min(MOST_MISSED_TICKS)).rev() {
+            let missed = part(timer.before(tick, count));
+            missed.give_up(Reason::Camera, "the timer's tick came before the camera was ready again");
         }
-        Some(part())
+        Some(part(tick.at))
     }
 
     fn next_frame(
