@@ -1,7 +1,8 @@
 //! How long frames take beside inference: decoding, demosaicing and resizing large ones, and the pipeline around a
 //! detector that answers at once.
 //!
-//! Plain figures rather than a harness, since the tail is what a line feels. `benches/README.md` has the targets.
+//! Plain figures rather than a harness, since the tail is what a line feels. The targets: two cameras of 1920x1200 Bayer at
+//! 60 frames a second on two cores, and a p99 below 3 ms for the pipeline at 640x480. Run with `cargo bench --bench frames`.
 
 #![expect(
     clippy::print_stdout,

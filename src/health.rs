@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::frame::{CameraId, Frame, Losses};
+use crate::frame::{CameraId, Frame};
 use crate::telemetry;
 use crate::verdict::{ModelRef, Threshold};
 
@@ -292,15 +292,6 @@ impl LineHealth {
         if let Some(last) = frames.last() {
             self.status().last_frame_at = Some(last.captured_at);
         }
-    }
-
-    /// Counts what an open camera lost beyond `known`, which it renews.
-    pub(crate) fn camera_lost_frames(&self, now: Losses, known: &mut Losses) {
-        let counters = self.counters();
-        counters.missed_frames.add(now.missed_frames.saturating_sub(known.missed_frames));
-        counters.incomplete_frames.add(now.incomplete_frames.saturating_sub(known.incomplete_frames));
-        counters.missing_packets.add(now.missing_packets.saturating_sub(known.missing_packets));
-        *known = now;
     }
 
     fn set(&self, camera: CameraStatus) {

@@ -130,9 +130,18 @@ impl Capture {
                 }
                 (CaptureMode::Timed { .. }, None) => return Ok(Ended::Stopped),
             }
-            self.health.camera_lost_frames(camera.losses(), &mut losses);
+            self.count(camera.losses(), &mut losses);
         }
         Ok(Ended::Stopped)
+    }
+
+    /// Counts what the open camera lost beyond `known`, which is renewed.
+    fn count(&self, now: Losses, known: &mut Losses) {
+        let counters = self.health.counters();
+        counters.missed_frames.add(now.missed_frames.saturating_sub(known.missed_frames));
+        counters.incomplete_frames.add(now.incomplete_frames.saturating_sub(known.incomplete_frames));
+        counters.missing_packets.add(now.missing_packets.saturating_sub(known.missing_packets));
+        *known = now;
     }
 
     /// Waits for the timer's next tick, a moment at most; ticks that nobody could take are concluded at once.
@@ -140,15 +149,16 @@ impl Capture {
         timer.begin(Instant::now());
         self.shutdown.sleep(timer.wait(Instant::now()).min(TICK));
         let tick = timer.take(Instant::now()).filter(|_| !self.shutdown.requested())?;
-        let part = || {
+        let part = |due: Instant| {
             self.health.counters().triggers.increment();
-            let at = clock::utc_of(&SystemClock, tick.at);
-            Part::free_running(self.camera.clone(), tick.at, at, self.dispatch.clone())
+            let at = clock::utc_of(&SystemClock, due);
+            Part::free_running(self.camera.clone(), due, at, self.dispatch.clone())
         };
-        for _ in 0..tick.missed.min(MOST_MISSED_TICKS) {
-            part().give_up(Reason::Camera, "the timer's tick came before the camera was ready again");
+        for count in (1..=tick.missed.min(MOST_MISSED_TICKS)).rev() {
+            let missed = part(timer.before(tick, count));
+            missed.give_up(Reason::Camera, "the timer's tick came before the camera was ready again");
         }
-        Some(part())
+        Some(part(tick.at))
     }
 
     fn next_frame(
@@ -199,16 +209,11 @@ impl Capture {
         }
     }
 
-    fn has_passed_on(&self) {
-        self.health.counters().accepted.increment();
-        self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
-    }
-
     /// Passes a part on at once, or concludes it where the line is busy.
     fn hand_over(&self, part: Part) {
         self.has_passed_on();
         match self.ready.try_send(part) {
-            Ok(()) => {}
+            Ok(()) => self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity()),
             Err(TrySendError::Full(part)) => {
                 part.give_up(Reason::Overload, OVERLOAD);
             }
@@ -216,6 +221,11 @@ impl Capture {
                 part.give_up(Reason::Internal, "the program was being stopped when the picture was taken");
             }
         }
+    }
+
+    fn has_passed_on(&self) {
+        self.health.counters().accepted.increment();
+        self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
     }
 
     /// Gives the part back if the program is stopped first.

@@ -37,6 +37,11 @@ impl Timer {
         self.due.map_or(self.period, |due| due.saturating_duration_since(now))
     }
 
+    /// When the tick was due that came `count` ticks before `tick`.
+    pub(crate) fn before(&self, tick: Tick, count: u32) -> Instant {
+        tick.at.checked_sub(self.period.saturating_mul(count)).unwrap_or(tick.at)
+    }
+
     /// The newest tick that is due by `now`, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Tick> {
         let due = self.due?;
@@ -65,7 +70,9 @@ mod tests {
         // Late by 30 ms: the next is due where it would have been.
         assert_eq!(timer.take(at(130)), Some(Tick { at: at(100), missed: 0 }));
         assert_eq!(timer.take(at(200)), Some(Tick { at: at(200), missed: 0 }));
-        assert_eq!(timer.take(at(650)), Some(Tick { at: at(600), missed: 3 }));
+        let late = Tick { at: at(600), missed: 3 };
+        assert_eq!(timer.take(at(650)), Some(late));
+        assert_eq!(timer.before(late, 3), at(300));
         assert_eq!(timer.wait(at(650)), Duration::from_millis(50));
     }
 }

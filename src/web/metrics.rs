@@ -149,6 +149,15 @@ fn lines(page: &mut Page, lines: &[LineHealth]) {
     each("camera_failures_total", Counter, "Times the camera was lost or not to be opened.", &|s| {
         Some(s.counters.camera_failures as f64)
     });
+    each("frames_missed_total", Counter, "Frames that the camera counted and that never arrived.", &|s| {
+        Some(s.counters.missed_frames as f64)
+    });
+    each("frames_incomplete_total", Counter, "Frames of the camera that arrived in part.", &|s| {
+        Some(s.counters.incomplete_frames as f64)
+    });
+    each("packets_missing_total", Counter, "Network packets of the camera that never arrived.", &|s| {
+        Some(s.counters.missing_packets as f64)
+    });
     each("inference_restarts_total", Counter, "Times the detector was opened afresh after a panic.", &|s| {
         Some(s.counters.inference_restarts as f64)
     });
