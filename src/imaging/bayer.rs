@@ -57,7 +57,7 @@ impl Rows {
     /// `GREEN` if the row's first pixel is green, `RED` if its other pixels are red.
     fn mix<const GREEN: bool, const RED: bool>(&self, out: &mut [u8]) {
         let [above, here, below] = self.rows.each_ref().map(|row| &row[..self.width + 2]);
-        let mean = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) / 2) as u8;
+        let mean = |a: u8, b: u8| (u16::from(a) + u16::from(b)).div_ceil(2) as u8;
         let mean4 = |v: [u8; 4]| ((v.into_iter().map(u16::from).sum::<u16>() + 2) / 4) as u8;
         let pixel = |x: usize, green: bool| {
             let (own, opposite, middle);

@@ -8,6 +8,8 @@
 //!
 //! Where a small file system or a false clock cannot be had, the rig says so and injects the rest.
 
+#![expect(clippy::print_stdout, reason = "whoever waits for hours wants to see what happens")]
+
 mod balance;
 mod inject;
 mod plant;

@@ -64,7 +64,7 @@ impl Plant {
     pub(super) async fn inject(&mut self, injection: Injection, random: &mut ChaCha8Rng) -> String {
         let milliseconds: u64 = random.random_range(50..1500);
         let while_it_lasts = Duration::from_millis(milliseconds);
-        let done = match injection {
+        match injection {
             Injection::Kill => {
                 // At any instant, so from the seed too.
                 sleep(while_it_lasts / 8).await;
@@ -130,8 +130,7 @@ impl Plant {
                     Err(why) => format!("ClockJump was left out: {why}"),
                 }
             }
-        };
-        done
+        }
     }
 
     async fn network(&mut self, mode: Mode, while_it_lasts: Duration) -> String {
