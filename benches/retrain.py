@@ -4,8 +4,7 @@
 
 --data is laid out as MVTec AD is, and --model was trained on its train/good. The light is changed by factors on red,
 green and blue. Of train/good, --new pictures under the new light are dropped in, and the others are the camera's
-`normals`; test/ is judged under both lights by the version before and the version after. Needs Pillow. The figures of
-docs/adr/0004-retraining.md were taken with it.
+`normals`; test/ is judged under both lights by the version before and the version after. Needs Pillow.
 """
 
 import argparse

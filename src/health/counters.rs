@@ -66,6 +66,17 @@ pub struct CounterValues {
     pub unrecorded: u64,
 }
 
+impl CounterValues {
+    /// Verdicts `uninspected`, whatever the reason.
+    pub fn uninspected(&self) -> u64 {
+        self.uninspected_camera
+            + self.uninspected_overload
+            + self.uninspected_deadline
+            + self.uninspected_model
+            + self.uninspected_internal
+    }
+}
+
 impl Counters {
     /// Their values now.
     pub fn values(&self) -> CounterValues {

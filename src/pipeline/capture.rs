@@ -1,9 +1,9 @@
 //! The capture stage: owns one camera, accepts frames, and answers for triggers that get none.
 //!
-//! In: a camera, and triggers as parts, or a timer's ticks. Out: parts with frames, to the prepare stage. One thread per camera. When the
-//! next queue is full, triggered parts wait under their deadline, timed ones are concluded, and free-running frames follow
-//! [`WhenFull`]. A camera
-//! that fails is opened again with jittered back-off, for ever, and touches no other camera.
+//! In: a camera, and triggers as parts, or a timer's ticks. Out: parts with frames, to the prepare stage. One thread per
+//! camera. When the next queue is full, triggered parts wait under their deadline, timed ones are concluded, and
+//! free-running frames follow [`WhenFull`]. A camera that fails is opened again with jittered back-off, for ever, and
+//! touches no other camera.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -211,9 +211,9 @@ impl Capture {
 
     /// Passes a part on at once, or concludes it where the line is busy.
     fn hand_over(&self, part: Part) {
-        self.has_passed_on();
+        self.health.counters().accepted.increment();
         match self.ready.try_send(part) {
-            Ok(()) => self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity()),
+            Ok(()) => self.queue_grew(),
             Err(TrySendError::Full(part)) => {
                 part.give_up(Reason::Overload, OVERLOAD);
             }
@@ -225,6 +225,10 @@ impl Capture {
 
     fn has_passed_on(&self) {
         self.health.counters().accepted.increment();
+        self.queue_grew();
+    }
+
+    fn queue_grew(&self) {
         self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
     }
 

@@ -233,12 +233,7 @@ impl Service {
     fn is_idle(&self) -> bool {
         let concluded = |s: Snapshot| {
             let c = s.counters;
-            let uninspected = c.uninspected_camera
-                + c.uninspected_overload
-                + c.uninspected_deadline
-                + c.uninspected_model
-                + c.uninspected_internal;
-            c.ok + c.anomalous + uninspected >= c.accepted
+            c.ok + c.anomalous + c.uninspected() >= c.accepted
         };
         self.pipeline.health().all(|health| concluded(health.snapshot()))
             && self.store.health().waiting == 0
@@ -404,11 +399,6 @@ fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
         CameraStatus::Ended => down("its replay has ended"),
         CameraStatus::Down { why } => Availability::Down { reason: why },
     };
-    let uninspected = counters.uninspected_camera
-        + counters.uninspected_overload
-        + counters.uninspected_deadline
-        + counters.uninspected_model
-        + counters.uninspected_internal;
     CameraState {
         availability,
         since,
@@ -419,7 +409,7 @@ fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
             frames: counters.accepted,
             ok: counters.ok,
             anomalous: counters.anomalous,
-            uninspected,
+            uninspected: counters.uninspected(),
             missed_frames: counters.missed_frames,
             incomplete_frames: counters.incomplete_frames,
             missing_packets: counters.missing_packets,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ impl Recent {
     }
 }
 
-fn keep(path: &std::path::Path, kept: usize, from: &Receiver<Offered>) {
+fn keep(path: &Path, kept: usize, from: &Receiver<Offered>) {
     let mut complained = false;
     for offered in from {
         let written = write(&Home::new(path, &offered.camera), kept, &offered);
