@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tracing::warn;
@@ -18,6 +18,8 @@ use super::report::Report;
 
 /// How long a child that is asked to stop may take to save where it is.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Lines that may wait to be heard, many minutes of them; then the child waits.
+const LINES: usize = 4096;
 
 /// What a child tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +74,7 @@ pub(super) struct Retraining {
 impl Retraining {
     pub(super) fn start(mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let (to, lines) = unbounded();
+        let (to, lines) = bounded(LINES);
         if let Some(out) = child.stdout.take() {
             let listen = move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tracing::error;
 
 use super::home::Home;
@@ -27,6 +27,9 @@ use crate::telemetry::chain;
 
 /// How often pointers are looked at.
 const POINTER_EVERY: Duration = Duration::from_millis(500);
+/// Orders that may wait, for a model to load or for a retraining to be looked at; one more is refused.
+const ORDERS: usize = 64;
+const TOO_MANY: &str = "too many orders wait already: give this one again";
 
 /// What a camera's models can be told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +89,12 @@ pub struct Orders(Sender<Ordered>);
 impl Orders {
     /// Takes the order on and returns at once; `answer` is called once, on another thread.
     pub fn give(&self, camera: &CameraId, order: Order, answer: Answer) {
-        if let Err(refused) = self.0.send((camera.clone(), order, answer)) {
-            (refused.0.2)(Err("the program is being stopped".into()));
+        match self.0.try_send((camera.clone(), order, answer)) {
+            Ok(()) => {}
+            Err(TrySendError::Full((_, _, answer))) => answer(Err(TOO_MANY.into())),
+            Err(TrySendError::Disconnected((_, _, answer))) => {
+                answer(Err("the program is being stopped".into()));
+            }
         }
     }
 }
@@ -108,7 +115,7 @@ pub struct Keeping {
 impl Keeper {
     /// A keeper of these cameras' models, and where it is given orders.
     pub fn new(options: &Options, subjects: Vec<Subject>) -> (Orders, Self) {
-        let (to, orders) = unbounded();
+        let (to, orders) = bounded(ORDERS);
         (Orders(to), Self { options: options.clone(), subjects, orders })
     }
 
@@ -124,7 +131,7 @@ impl Keeper {
     pub fn start(self, hooks: Hooks, running: HashMap<CameraId, String>) -> std::io::Result<Keeping> {
         let Self { options, subjects, orders } = self;
         let stop = Shutdown::new();
-        let (retrain_to, retrain_orders) = bounded(64);
+        let (retrain_to, retrain_orders) = bounded(ORDERS);
         let watched = subjects.iter().map(|subject| {
             let registry = Self::registry(&options, subject);
             let version = running.get(&subject.camera).cloned().unwrap_or_default();
@@ -216,7 +223,7 @@ impl Models {
         let pointed = match &order {
             Order::Retrain => {
                 if let Err(refused) = self.retrain.try_send((camera, order, answer)) {
-                    (refused.into_inner().2)(Err("too many orders wait already".into()));
+                    (refused.into_inner().2)(Err(TOO_MANY.into()));
                 }
                 return;
             }
@@ -248,5 +255,32 @@ impl Watched {
             }
         }
         followed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_order_is_answered_also_when_more_come_than_can_wait() {
+        let (orders, keeper) = Keeper::new(&Options::default(), Vec::new());
+        let camera: CameraId = "top".parse().unwrap();
+        let refused = Arc::new(AtomicUsize::new(0));
+        let give = |expected: &'static str| {
+            let refused = refused.clone();
+            let answer = Box::new(move |answered: Result<Option<String>, String>| {
+                assert!(answered.unwrap_err().contains(expected));
+                refused.fetch_add(1, Ordering::Relaxed);
+            });
+            orders.give(&camera, Order::Rollback, answer);
+        };
+        (0..ORDERS + 3).for_each(|_| give("too many orders"));
+        assert_eq!(refused.load(Ordering::Relaxed), 3);
+        drop(keeper);
+        give("being stopped");
+        assert_eq!(refused.load(Ordering::Relaxed), 4);
     }
 }
