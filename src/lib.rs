@@ -5,6 +5,7 @@ pub mod camera;
 pub mod cli;
 pub mod clock;
 pub mod detector;
+mod durable;
 pub mod efficientad;
 pub mod frame;
 pub mod health;

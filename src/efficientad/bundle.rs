@@ -20,6 +20,7 @@ use crate::verdict::{ModelRef, Threshold};
 mod read;
 mod write;
 
+pub(crate) use read::sha256;
 pub use read::{load_manifest, parse_teacher, read_teacher};
 
 /// The tensors' file in a bundle.
@@ -221,7 +222,7 @@ impl CalibratedModel {
             training: trained.training.clone(),
             created_at: Timestamp::now(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            tensors_sha256: read::sha256(&file),
+            tensors_sha256: sha256(&file),
         };
         Ok(Self { trained, manifest, file: file.into() })
     }

@@ -20,6 +20,7 @@ pub mod weights;
 pub use architecture::{Architecture, PdnSize};
 pub use autoencoder::Autoencoder;
 pub use backbone::{Backbone, BackboneError, BackboneKind, Describer};
+pub(crate) use bundle::sha256;
 pub use bundle::{BundleError, CalibratedModel, TrainedModel, parse_teacher, read_teacher};
 pub use manifest::{
     Calibration, HeldOut, Look, Manifest, PictureSet, Spread, ThresholdMethod, TrainingRecord,

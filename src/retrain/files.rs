@@ -1,31 +1,20 @@
-//! Files that are there whole or not at all, whatever happens to the power, and that the daemon may go on writing
-//! although root made them.
+//! Durable files and folders that the daemon may go on writing although root made them.
 //!
 //! Not here: what stands in them.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Gid, Uid, chown};
 
+use crate::durable;
+
 /// Puts `bytes` at `path`, in place of what is there: whoever looks, also after a power cut, sees the old or the new.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = beside(path);
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        inherit_owner(&temporary);
-        fs::rename(&temporary, path)?;
-        sync_folder_of(path)
-    })();
-    if written.is_err() {
-        let _first_error_counts = fs::remove_file(&temporary);
-    }
-    written
+    durable::replace_prepared(path, bytes, inherit_owner)
 }
 
 /// Makes `folder` and those above it, each owned like the one that it lies in: `inspectord models` is run by root, and
@@ -42,7 +31,7 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
         _ => {}
     }
     inherit_owner(folder);
-    sync_folder_of(folder)
+    durable::sync_folder_of(folder)
 }
 
 /// Gives `path` to the owner of its folder, where this process may.
@@ -56,28 +45,17 @@ pub(super) fn inherit_owner(path: &Path) {
     }
 }
 
-/// Makes durable that names in `path`'s folder came or went.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
 /// Removes a folder so that a power cut leaves it whole, or hidden, never half under its name.
 pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
-    let hidden = beside(folder);
+    let mut name = OsString::from(".");
+    name.push(folder.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let hidden = folder.with_file_name(name);
     match fs::rename(folder, &hidden) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed?,
     }
     fs::remove_dir_all(hidden)
-}
-
-/// A name in the same folder that every reader of ours passes over.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::error::RetrainError;
 use super::files;
 use super::home::Home;
 use super::print::{self, Print};
+use crate::durable;
+use crate::efficientad::sha256;
 use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer};
 
@@ -152,7 +153,7 @@ impl SampleSet {
     pub fn version(&self) -> String {
         let mut members: Vec<String> = self.samples.iter().map(Sample::file).collect();
         members.sort();
-        hex(Sha256::digest(members.join("\n").as_bytes()))[..12].to_owned()
+        sha256(members.join("\n").as_bytes())[..12].to_owned()
     }
 
     /// Only those samples.
@@ -167,7 +168,7 @@ impl SampleSet {
         candidate: &Candidate,
         resizer: &mut Resizer,
     ) -> Result<Added, RetrainError> {
-        let sha256 = hex(Sha256::digest(candidate.bytes));
+        let sha256 = sha256(candidate.bytes);
         let print = Print::of(candidate.picture, resizer);
         if let Some(twin) = self.twin_of(&sha256, &print, candidate.picture, resizer) {
             let itself = twin.sha256 == sha256 && twin.kind == candidate.kind;
@@ -217,7 +218,7 @@ impl SampleSet {
             file.sync_all()?;
             if fresh {
                 files::inherit_owner(&path);
-                files::sync_folder_of(&path)?;
+                durable::sync_folder_of(&path)?;
             }
             Ok(())
         })();
@@ -251,12 +252,12 @@ impl SampleSet {
 
 fn orphan(path: &Path, kind: Kind) -> Option<Sample> {
     let name = path.file_name()?.to_str()?;
-    let (sha256, extension) = name.split_once('.').filter(|(stem, _)| stem.len() == 64)?;
+    let (stem, extension) = name.split_once('.').filter(|(stem, _)| stem.len() == 64)?;
     let bytes = fs::read(path).ok()?;
     let picture = imaging::decode_bytes(&bytes).ok()?;
     let Size { width, height } = picture.size();
-    (hex(Sha256::digest(&bytes)) == sha256).then(|| Sample {
-        sha256: sha256.to_owned(),
+    (sha256(&bytes) == stem).then(|| Sample {
+        sha256: stem.to_owned(),
         kind,
         extension: extension.to_owned(),
         name: name.to_owned(),
@@ -300,10 +301,6 @@ fn read_journal(path: &Path) -> Result<(Vec<Sample>, Option<u64>), RetrainError>
 
 fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it is larger than any journal of samples")
-}
-
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

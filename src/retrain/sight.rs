@@ -6,10 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::error::RetrainError;
 use super::files;
+use crate::efficientad::sha256;
 use crate::frame::{Picture, Size};
 use crate::imaging::{self, Rotation, View, crop, png};
 
@@ -69,9 +68,8 @@ impl Sight {
     fn cutting(&self, path: &Path) -> Result<PathBuf, RetrainError> {
         let bytes = fs::metadata(path).map_err(RetrainError::file("read", path))?.len();
         let View { orientation, region, .. } = &self.view;
-        let digest = Sha256::digest(format!("{bytes} {orientation:?} {region:?} {}", path.display()));
-        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let cutting = self.cuttings.join(format!("{name}.png"));
+        let what = format!("{bytes} {orientation:?} {region:?} {}", path.display());
+        let cutting = self.cuttings.join(format!("{}.png", &sha256(what.as_bytes())[..32]));
         if !cutting.is_file() {
             let picture = self.load(path)?;
             files::replace(&cutting, &png(&picture)).map_err(RetrainError::file("write", &cutting))?;

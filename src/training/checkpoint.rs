@@ -5,8 +5,8 @@
 //! written (`session`).
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorView;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::durable;
 use crate::efficientad::{PdnSize, Weight, Weights};
 use crate::frame::Size;
 
@@ -154,16 +155,7 @@ pub fn save(path: &Path, plan: &impl Resumable, step: u64, state: &Weights) -> R
     let failed = |action| move |source| CheckpointError::Io { action, path: path.to_owned(), source };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(failed("create the folder of"))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let write = || -> io::Result<()> {
-        let mut handle = File::create(&temporary)?;
-        handle.write_all(&file)?;
-        handle.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(parent)?.sync_all()
-    };
-    write().map_err(failed("write"))
+    durable::replace(path, &file).map_err(failed("write"))
 }
 
 /// Reads the state of `plan` and how many steps it had taken.

@@ -7,13 +7,12 @@
 use std::path::Path;
 
 use candle_core::{Device, Result, Tensor, bail};
-use sha2::{Digest, Sha256};
 
 use super::error::TrainingError;
 use super::pictures::Pictures;
 use crate::efficientad::{
     Architecture, BundleError, CalibratedModel, Pdn, Weights, initialise, input, parse_teacher, read_teacher,
-    statistics,
+    sha256, statistics,
 };
 use crate::frame::Picture;
 
@@ -48,8 +47,7 @@ impl TeacherSource {
         architecture: &Architecture,
     ) -> std::result::Result<Self, BundleError> {
         let weights = parse_teacher(name, bytes, architecture)?;
-        let origin = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { weights, origin })
+        Ok(Self { weights, origin: sha256(bytes) })
     }
 
     /// The teacher that `model` was trained with, which every bundle carries.

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("health", &[]),
     ("clock", &[]),
     ("backoff", &[]),
+    ("durable", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("efficientad", &[]),

@@ -133,7 +133,8 @@ fn parse_weights(path: &Path, bytes: &[u8]) -> Result<Weights, BundleError> {
     Ok(weights)
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> String {
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -3,8 +3,7 @@
 //! The file replaces its predecessor by a rename. Reading is `efficientad::parse_teacher`.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use half::f16;
@@ -13,6 +12,7 @@ use safetensors::{Dtype, SafeTensorError};
 use serde::Serialize;
 
 use super::error::DistillationError;
+use crate::durable;
 use crate::efficientad::Weights;
 
 /// The one key of the file's metadata; its value is JSON, whose order, unlike a map's, is always the same.
@@ -25,17 +25,7 @@ const METADATA: &str = "inspectord.teacher";
 pub fn write(path: &Path, weights: &Weights, made: &impl Serialize) -> Result<(), DistillationError> {
     let failed = |source| DistillationError::Io { action: "write", path: path.to_owned(), source };
     let bytes = encode(weights, made).map_err(|e| failed(io::Error::other(e)))?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(parent)?.sync_all()
-    };
-    replace().map_err(failed)
+    durable::replace(path, &bytes).map_err(failed)
 }
 
 fn encode(weights: &Weights, made: &impl Serialize) -> Result<Vec<u8>, SafeTensorError> {
