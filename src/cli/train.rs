@@ -20,7 +20,7 @@ use crate::training::dataset::{Normals, pictures_in};
 use crate::training::session::{self, Checkpoint, Event, Inputs, Watch};
 use crate::training::teacher::TeacherSource;
 use crate::training::threshold::FEW_SCORES;
-use crate::training::{Options, TrainingError};
+use crate::training::{Options, TrainingError, learning_rate_for};
 
 /// Trains and calibrates a model from normal pictures.
 #[derive(Debug, clap::Args)]
@@ -52,10 +52,10 @@ pub struct Args {
     /// Training steps of one picture each; the paper's number is the default, and a few thousand do for many lines.
     #[arg(long, value_name = "N", default_value_t = Options::default().steps)]
     steps: u64,
-    /// Adam's learning rate; a tenth of it after 95 % of the steps. The paper's is the default; trainings of a few
-    /// thousand steps do better with 0.0005.
-    #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate)]
-    learning_rate: f64,
+    /// Adam's learning rate; a tenth of it after 95 % of the steps [default: what suits the steps, from 0.001 for a few
+    /// hundred to the paper's 0.0001 for 70,000]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
     /// A folder of pictures of anything else; without one, accuracy drops on several kinds of parts.
     #[arg(long, value_name = "DIR")]
     penalty: Option<PathBuf>,
@@ -129,7 +129,7 @@ impl Args {
             size: self.size,
             input: self.image_size,
             steps: self.steps,
-            learning_rate: self.learning_rate,
+            learning_rate: self.learning_rate.unwrap_or_else(|| learning_rate_for(self.steps)),
             seed: self.seed,
             false_positive_rate: self.false_positive_rate,
             checkpoint_seconds: self.checkpoint_seconds,
