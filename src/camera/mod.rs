@@ -116,6 +116,15 @@ pub trait Camera: Send {
         Ok(())
     }
 
+    /// Whether it still delivers; asked now and then while nobody wants a frame, so that a camera that is lost between
+    /// two triggers is opened again before the next.
+    ///
+    /// # Errors
+    /// [`CameraError::Lost`] if it does not.
+    fn check(&mut self) -> Result<(), CameraError> {
+        Ok(())
+    }
+
     /// What was lost between the sensor and this program since the camera was opened.
     fn losses(&self) -> Losses {
         Losses::default()

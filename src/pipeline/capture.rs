@@ -98,6 +98,7 @@ impl Capture {
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
+            camera.check()?;
             match (self.mode, timer.as_mut()) {
                 (CaptureMode::Free { when_full }, _) => {
                     match self.next_frame(camera.as_mut(), TICK, recent)? {
