@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tracing::warn;
 
+use super::eyes::Eyes;
 use super::progress::Progress;
 use super::report::UsageError;
 use super::{device, shipped, signals};
@@ -28,6 +29,7 @@ use crate::training::{Options, TrainingError, learning_rate_for};
 Examples:
   inspectord train --data parts/normal --out models/parts --penalty photos
   inspectord train --data bottle --out models/bottle --steps 2000 --resume
+  inspectord train --data frames --camera top --config inspectord.toml --out models/bottle
 
 --data is a flat folder of pictures of good parts, or one laid out as MVTec AD is (train/good, test/...).
 Every tenth picture is held out to find the threshold with, unless there is a folder validation/good.
@@ -62,6 +64,8 @@ pub struct Args {
     /// The seed of all randomness: the same seed, pictures and machine make the same model.
     #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
+    #[command(flatten)]
+    eyes: Eyes,
     /// The device to train on: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
     device: Device,
@@ -99,7 +103,10 @@ struct Done<'a> {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let options = args.options()?;
     let architecture = Architecture::new(options.size, options.input)?;
+    let sight = args.eyes.open()?;
     let inputs = Inputs {
+        view: sight.words(),
+        sight,
         name: args.name()?,
         data: args.data.clone(),
         normals: Normals::find(&args.data, options.seed).map_err(TrainingError::from)?,
