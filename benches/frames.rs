@@ -96,6 +96,7 @@ fn pipeline() -> Vec<f64> {
         mode: CaptureMode::Free { when_full: WhenFull::Wait },
         views: Views::default(),
         deadline: None::<Duration>,
+        golden_every: None,
         open_detector,
     };
     let plan = ServicePlan {
