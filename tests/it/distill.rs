@@ -106,6 +106,27 @@ fn a_short_distillation_lowers_the_loss_and_writes_a_teacher() {
 }
 
 #[test]
+fn a_distillation_goes_on_from_a_teacher_that_is_there() {
+    let workshop = Workshop::new();
+    let first_loss = |out: &str, more: &[&str]| {
+        let (done, said, err) =
+            workshop.run(out, &[&["--no-padding", "--side", "128", "--json"], more].concat());
+        assert!(done, "{err}");
+        let last: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        (workshop.losses(out)[0].1, last["start"].clone())
+    };
+    let (fresh, start) = first_loss("t.safetensors", &["--steps", "60"]);
+    assert!(start.is_null());
+    let teacher = workshop.path("t.safetensors");
+    let from = ["--from", teacher.to_str().unwrap(), "--steps", "1"];
+    let (taught, start) = first_loss("u.safetensors", &from);
+    assert!(taught < 0.9 * fresh, "{fresh} and {taught}");
+    assert_eq!(start.as_str().map(str::len), Some(64));
+    let (done, _, err) = workshop.run("v.safetensors", &[&from[..], &["--size", "small"]].concat());
+    assert!(!done && err.contains("conv1"), "{err}");
+}
+
+#[test]
 fn a_killed_distillation_resumes_to_the_same_teacher() {
     let workshop = Workshop::new();
     let steps = ["--steps", "40", "--checkpoint-seconds", "0"];

@@ -45,6 +45,9 @@ pub struct Options {
     pub grey: f64,
     /// Whether half of the pictures are mirrored, and half turned upside down: parts lie in any direction.
     pub flips: bool,
+    /// Whether the network's maps are padded to the backbone's, as in the paper; otherwise only the positions are compared
+    /// that a detector computes, whose patches lie whole in the picture. Small pictures are mostly border.
+    pub padded: bool,
     /// Pictures over which the backbone's channels are measured for their normalisation.
     pub measured: u64,
     /// Seconds between checkpoints: what a power cut may cost.
@@ -67,6 +70,7 @@ impl Default for Options {
             stretch: 1.3,
             grey: 0.1,
             flips: true,
+            padded: true,
             measured: 256,
             checkpoint_seconds: 60,
         }
@@ -133,7 +137,7 @@ impl Options {
     }
 
     /// The network to distil into.
-    pub(super) fn architecture(&self) -> Architecture {
+    pub fn architecture(&self) -> Architecture {
         let input = Size::new(Architecture::MIN_SIDE, Architecture::MIN_SIDE);
         Architecture::new(self.size, input).expect("the least side is legal: this is a bug")
     }
