@@ -179,6 +179,7 @@ fn lines(name: &str, cameras: usize, size: Size, format: PixelFormat, frames: u3
             mode: CaptureMode::Free { when_full: WhenFull::Uninspected },
             views: Views::default(),
             deadline: None::<Duration>,
+            golden_every: None,
             open_detector: Box::new(|| -> Result<Detector, BoxedError> {
                 let model = ModelRef { name: "scripted".into(), version: "0".into() };
                 Ok(Detector::new(Box::new(Scripted), model, Threshold(1.0)))

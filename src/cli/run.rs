@@ -81,7 +81,7 @@ fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
 
 fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
     let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
-    let Camera { name, model, source, view, trigger, views, threshold, .. } = camera;
+    let Camera { name, model, source, view, trigger, views, threshold, golden_hours, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -108,6 +108,7 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
         }
         Ok(detector)
     });
+    let golden_every = golden_hours.map(|hours| Duration::from_secs(3600 * u64::from(hours)));
     let open_camera = camera::opener(name.clone(), source);
-    LinePlan { camera: name, open_camera, view, mode, views, deadline, open_detector }
+    LinePlan { camera: name, open_camera, view, mode, views, deadline, golden_every, open_detector }
 }

@@ -75,6 +75,8 @@ pub struct LinePlan {
     pub views: Views,
     /// The deadline of triggers that state none.
     pub deadline: Option<Duration>,
+    /// How often golden parts are to be shown; none asks for none.
+    pub golden_every: Option<Duration>,
     /// Opens its detector.
     pub open_detector: OpenDetector,
 }
@@ -190,7 +192,8 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, open_camera, view, mode, views, deadline, mut open_detector } = plan;
+        let LinePlan { camera, open_camera, view, mode, views, deadline, golden_every, mut open_detector } =
+            plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
@@ -221,7 +224,10 @@ impl Pipeline {
         };
         let (h1, h2, h3, store) = (health.clone(), health.clone(), health.clone(), self.store.clone());
         let stages: [(&str, Body); 5] = [
-            ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
+            (
+                "dispatch",
+                Box::new(move || dispatch::dispatch(&decided, &store, &listeners, (&h1, golden_every))),
+            ),
             ("deadline", Box::new(keep)),
             ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),

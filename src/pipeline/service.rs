@@ -391,7 +391,7 @@ fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool)
 
 fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
     let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
-    let ModelNews { retraining, warnings } = news;
+    let ModelNews { retraining, warnings, .. } = news;
     let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
     let availability = match camera {
         CameraStatus::Up { .. } => Availability::Up,

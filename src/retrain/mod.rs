@@ -30,6 +30,7 @@ mod school;
 mod set;
 mod sight;
 mod trial;
+mod underway;
 
 #[cfg(test)]
 mod registry_tests;
@@ -45,3 +46,4 @@ pub use registry::{Listed, Place, Registry, Standing};
 pub use report::{Check, Report};
 pub use retraining::{Job, Outcome, Progress, Subject, run};
 pub use set::{Kind, Sample, SampleSet};
+pub use underway::Underway;

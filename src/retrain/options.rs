@@ -63,8 +63,8 @@ impl Default for Options {
             false_positive_rate: FALSE_POSITIVE_RATE,
             margin: 0.05,
             keep_versions: 5,
-            recent_frames: 64,
-            recent_seconds: 5,
+            recent_frames: 120,
+            recent_seconds: 120,
         }
     }
 }

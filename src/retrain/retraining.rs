@@ -27,6 +27,7 @@ use super::registry::Registry;
 use super::report::Report;
 use super::set::{Kind, SampleSet};
 use super::trial::{self, Terms};
+use super::underway::Notes;
 use crate::detector;
 use crate::efficientad::CalibratedModel;
 use crate::frame::CameraId;
@@ -124,6 +125,11 @@ pub fn run(
     take_in(&home, subject)?;
     let registry = Registry::new(&home, &subject.model);
     let active = registry.load_active()?;
+    let mut notes = Notes::new(&home);
+    let tell: &mut dyn FnMut(Progress) = &mut |progress| {
+        notes.hear(&progress);
+        tell(progress);
+    };
     let (plan, set) = plan(job, &home, &active)?;
     let mut lesson = Lesson::assemble(subject, &home, &set, &active)?;
     let candidate = train((job, &plan), &home, (&active, &mut lesson), device, (stop, tell))?;

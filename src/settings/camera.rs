@@ -45,6 +45,8 @@ pub struct Camera {
     pub threshold: Option<Threshold>,
     /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
     pub normals: Option<PathBuf>,
+    /// Hours after which a golden part that was not shown is asked for.
+    pub golden_hours: Option<u32>,
 }
 
 /// What makes a camera inspect.
@@ -100,7 +102,11 @@ pub(super) struct Written {
     view_every_ms: Option<u64>,
     threshold: Option<Threshold>,
     normals: Option<PathBuf>,
+    golden_hours: Option<u32>,
 }
+
+/// A month; whoever shows golden parts more seldom need not be reminded.
+const MAX_GOLDEN_HOURS: u32 = 744;
 
 /// The most views of a part; each is held in memory until all are there.
 const MAX_VIEWS: u32 = 16;
@@ -184,6 +190,7 @@ fn complete(
     if written.threshold.is_some_and(|t| !t.0.is_finite()) {
         faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
     }
+    written.golden(at, faults);
     let live = source.as_ref().is_some_and(camera::Options::is_live);
     let view = WrittenView {
         rotate: written.rotate,
@@ -221,10 +228,24 @@ fn complete(
         views,
         threshold: written.threshold,
         normals: written.normals,
+        golden_hours: written.golden_hours,
     })
 }
 
 impl Written {
+    fn golden(&self, at: &str, faults: &mut Faults) {
+        let at = format!("{at}.golden_hours");
+        match self.golden_hours {
+            Some(_) if self.trigger != WrittenTrigger::Software => {
+                faults.add(&at, "needs trigger = \"software\": a trigger's fields say which part is golden");
+            }
+            Some(hours) if !(1..=MAX_GOLDEN_HOURS).contains(&hours) => {
+                faults.add(&at, format!("{hours} is out of bounds: give 1 to {MAX_GOLDEN_HOURS} hours"));
+            }
+            _ => {}
+        }
+    }
+
     fn trigger(&self, source: Option<&camera::Options>, at: &str, faults: &mut Faults) -> TriggerMode {
         let unasked = source.is_none_or(camera::Options::delivers_unasked);
         let by_line = source.is_some_and(camera::Options::exposes_by_line);

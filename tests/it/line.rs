@@ -82,6 +82,7 @@ fn line(camera: &str, script: Vec<Act>) -> LinePlan {
         view: View::default(),
         mode: CaptureMode::Free { when_full: WhenFull::Wait },
         views: Views::default(),
+        golden_every: None,
         deadline: None,
         open_detector: Box::new(|| -> Result<Detector, BoxedError> {
             let model = ModelRef { name: "scripted".into(), version: "0".into() };

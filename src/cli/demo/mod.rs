@@ -163,6 +163,7 @@ fn plan(
         mode,
         views: Views::default(),
         deadline: None,
+        golden_every: None,
         open_detector,
     };
     Ok(ServicePlan {
