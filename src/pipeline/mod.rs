@@ -42,7 +42,7 @@ pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
-use crate::camera;
+use crate::camera::OpenCamera;
 use crate::detector::Detector;
 use crate::frame::{CameraId, Size};
 use crate::health::Stage;
@@ -65,8 +65,8 @@ const DISPATCH_QUEUE: usize = 64;
 pub struct LinePlan {
     /// The camera's name.
     pub camera: CameraId,
-    /// How to open it.
-    pub source: camera::Options,
+    /// Opens it.
+    pub open_camera: OpenCamera,
     /// How its picture is looked at.
     pub view: View,
     /// What makes it inspect.
@@ -192,7 +192,8 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, view, mode, views, deadline, golden_every, mut open_detector } = plan;
+        let LinePlan { camera, open_camera, view, mode, views, deadline, golden_every, mut open_detector } =
+            plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
@@ -208,7 +209,7 @@ impl Pipeline {
         let (keeper, keep) = DeadlineKeeper::new();
         let capture = Capture {
             camera: camera.clone(),
-            source,
+            open: open_camera,
             mode,
             views,
             judged: {

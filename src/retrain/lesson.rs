@@ -16,6 +16,8 @@ use super::set::{Kind, SampleSet};
 use super::sight::Sight;
 use super::trial::Pictures;
 use crate::efficientad::CalibratedModel;
+use crate::frame::Size;
+use crate::imaging;
 use crate::training::dataset::Normals;
 
 /// Of so many new samples one is held out; always the same ones, since their content decides.
@@ -27,6 +29,8 @@ const MOST_REPEATS: usize = 12;
 
 pub(super) struct Lesson {
     pub(super) sight: Sight,
+    /// How the files to learn from and those held out are looked at.
+    pub(super) finished: imaging::Sight,
     pub(super) training: Vec<PathBuf>,
     /// Indices of new ones, as often as they come again in an epoch.
     pub(super) again: Vec<usize>,
@@ -54,7 +58,14 @@ impl Lesson {
             }
         };
         let (held, learnt) = split(set);
-        // Those of the first training are taken as it took them.
+        // Those of the first training are taken as it took them: through the line's view, or cut out by hand.
+        let old = match active.manifest().training.view {
+            Some(_) => Normals { training: sight.files(old.training)?, held_out: sight.files(old.held_out)? },
+            None => old,
+        };
+        let sizes = set.samples().iter().map(|sample| Size::new(sample.width, sample.height));
+        let frame = sizes.filter(|size| !sight.is_cut(*size)).map(|size| sight.upright(size)).next();
+        let finished = sight.finished(frame)?;
         let held_out = [old.held_out, sight.files(held)?].concat();
         let learnt = sight.files(learnt)?;
         let relit = relit(&old.training, &learnt, active.architecture().input, &home.work())?;
@@ -66,7 +77,7 @@ impl Lesson {
         let again = again(known, training.len());
         let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
         let trial = Pictures { held_out, defects, recent: recent::frames(home) };
-        Ok(Self { sight, training, again, trial })
+        Ok(Self { sight, finished, training, again, trial })
     }
 }
 

@@ -139,6 +139,7 @@ pub fn run(
 
     let terms = Terms {
         sight: &lesson.sight,
+        finished: &lesson.finished,
         limit: Limit { rate: options.false_positive_rate, given: subject.threshold },
         margin: options.margin,
         seed: active.manifest().training.seed,
@@ -196,7 +197,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
         samples: set.samples().iter().map(|sample| sample.sha256.clone()).collect(),
         full: *full,
         steps: if *full { options.full_steps } else { options.steps },
-        view: format!("{:?}, {:?}", subject.view.orientation, subject.view.region),
+        view: format!("{:?}, {:?}, {:?}", subject.view.orientation, subject.view.region, subject.view.areas),
         normals: subject.normals.clone(),
     };
     let path = plan_path(home);
@@ -252,6 +253,8 @@ fn train(
             training: std::mem::take(&mut lesson.training),
             held_out: lesson.trial.held_out.clone(),
         },
+        sight: lesson.finished.clone(),
+        view: record.view.clone(),
         start: (!plan.full).then(|| active.clone()),
         penalty,
         teacher: TeacherSource::of(active),

@@ -34,6 +34,8 @@ pub(super) struct Pictures {
 /// What a trial goes by.
 pub(super) struct Terms<'a> {
     pub(super) sight: &'a Sight,
+    /// How pictures are looked at that the view was applied to.
+    pub(super) finished: &'a imaging::Sight,
     pub(super) limit: Limit,
     pub(super) margin: f64,
     pub(super) seed: u64,
@@ -46,6 +48,7 @@ struct Judge {
     resizer: Resizer,
     /// As the line prepares its frames, mask included.
     preparation: Preparation,
+    finished: imaging::Sight,
 }
 
 impl Judge {
@@ -55,13 +58,15 @@ impl Judge {
             detector.set_threshold(given);
         }
         let preparation = Preparation::open(terms.sight.view(), detector.input())?;
-        Ok(Self { detector, resizer: Resizer::new(), preparation })
+        Ok(Self { detector, resizer: Resizer::new(), preparation, finished: terms.finished.clone() })
     }
 
     fn score(&mut self, picture: &Picture) -> Result<f32, RetrainError> {
         let input = self.resizer.resize(picture, self.detector.input());
         let input = input.expect("the networks' input is a legal size: this is a bug");
-        Ok(self.detector.inspect(&input, imaging::whole(picture.size()))?.finding.score.0)
+        let mask = self.finished.mask_of(picture.size());
+        let viewed = imaging::whole(picture.size());
+        Ok(self.detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
     }
 
     /// Whether it raises an alarm on a frame as the camera delivers it.

@@ -20,6 +20,9 @@ use crate::imaging::{Flip, Polygon, Rotation, View};
 use crate::pipeline::{Views, WhenFull};
 use crate::verdict::Threshold;
 
+/// How the fault begins that says that a model has not been made yet.
+pub(super) const NO_BUNDLE: &str = "there is no model bundle at";
+
 /// The longest deadline or patience, in milliseconds; beyond ten minutes it is a typing error.
 const MAX_WAIT_MS: u64 = 600_000;
 
@@ -209,7 +212,7 @@ fn complete(
         }
         Some(path) if !path.join(MANIFEST_FILE).is_file() => {
             let message = format!(
-                "there is no model bundle at {}: make one with `inspectord train --out {0}`, or correct the name",
+                "{NO_BUNDLE} {}: make one with `inspectord train --out {0}`, or correct the name",
                 path.display()
             );
             faults.add(&format!("{at}.model"), message);

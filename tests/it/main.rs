@@ -5,15 +5,19 @@
 
 mod architecture;
 mod backbones;
+mod cameras;
 mod daemon;
 mod demo;
 mod demo_broker;
 mod distill;
+mod eyes;
 mod genicam;
+mod gige;
 mod goldens;
 mod hostile;
 mod http;
 mod inspectord;
+mod line;
 mod mosquitto;
 mod mqtt;
 mod proxy;

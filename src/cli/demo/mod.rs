@@ -157,8 +157,8 @@ fn plan(
     });
     let mode = CaptureMode::Free { when_full: WhenFull::Wait };
     let line = LinePlan {
+        open_camera: camera::opener(camera.clone(), source),
         camera,
-        source,
         view: View::default(),
         mode,
         views: Views::default(),
