@@ -195,7 +195,8 @@ mod tests {
         let mut drift = Drift::new(Some(expected()));
         let now = Instant::now();
         let look = |at: usize| drift.observe(&picture([97; 3]), 0.3, now + EVERY * at as u32);
-        let told = (0..WINDOW).filter_map(look).next_back().unwrap();
+        let told: Vec<Told> = (0..WINDOW).filter_map(look).collect();
+        let [told] = told.as_slice() else { panic!("{told:?}") };
         assert_eq!(told.warning, None);
         assert_eq!(
             told.off.keys().copied().collect::<Vec<_>>(),

@@ -23,7 +23,7 @@ use crate::training::dataset::Normals;
 /// Of so many new samples one is held out; always the same ones, since their content decides.
 const HOLD_OUT_EVERY: u8 = 5;
 /// New samples come as often as makes them at least this share of an epoch.
-const SHARE_OF_NEW: f64 = 0.4;
+const SHARE_OF_NEW: f64 = 0.15;
 /// But none more often than this.
 const MOST_REPEATS: usize = 12;
 

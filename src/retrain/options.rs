@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::detector::options::Device;
 use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 
 /// How samples become new model versions.
@@ -27,6 +28,8 @@ pub struct Options {
     pub full_steps: u64,
     /// Seconds of training that a power cut or a restart may cost.
     pub checkpoint_seconds: u64,
+    /// What it trains and tries on. Not the card that inspects, whose time it would take without a bound.
+    pub device: Device,
     /// Processor threads that it may use.
     pub threads: usize,
     /// Whether it runs only when nobody else wants the processor.
@@ -54,9 +57,10 @@ impl Default for Options {
             new_samples: 20,
             quiet_minutes: 10,
             steps: 300,
-            learning_rate: 1e-4,
+            learning_rate: 5e-4,
             full_steps: 5_000,
             checkpoint_seconds: 60,
+            device: Device::Cpu,
             threads: 1,
             idle: true,
             penalty: None,

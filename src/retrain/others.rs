@@ -17,12 +17,12 @@ use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer, png};
 
 /// How many are made.
-const PICTURES: u64 = 96;
+const PICTURES: u64 = 64;
 /// Leaves on one picture.
-const LEAVES: std::ops::Range<u32> = 300..700;
+const LEAVES: std::ops::Range<u32> = 80..250;
 /// The smallest leaf's radius in pixels, and the largest's as a share of the picture's shorter side.
 const SMALLEST: f32 = 4.0;
-const LARGEST: std::ops::Range<f32> = 0.1..0.4;
+const LARGEST: std::ops::Range<f32> = 0.2..0.8;
 /// Pictures of the line whose colours are taken.
 const PALETTES: usize = 20;
 
@@ -42,15 +42,27 @@ pub(super) fn make_up(
         return Ok((folder, paths));
     }
     let palette = palette(line)?;
-    // Training takes the middle of a penalty picture at twice the size that it reads.
-    let size = Size::new(2 * size.width, 2 * size.height);
     for (number, path) in (0..).zip(&paths) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number);
-        let picture = leaves(size, &palette, &mut rng);
+        let picture = framed(&leaves(size, &palette, &mut rng));
         files::replace(path, &png(&picture)).map_err(RetrainError::file("write", path))?;
     }
     Ok((folder, paths))
+}
+
+/// In the middle of twice its size, which is what training takes of a penalty picture.
+fn framed(picture: &Picture) -> Picture {
+    let size = picture.size();
+    let twice = Size::new(2 * size.width, 2 * size.height);
+    let black = vec![0; 3 * twice.pixels() as usize];
+    let mut framed = Picture::new(twice, black).expect("as many bytes as pixels: this is a bug");
+    let (width, left) = (size.width as usize * 3, size.width as usize / 2 * 3);
+    for (y, row) in picture.rgb().chunks_exact(width).enumerate() {
+        let start = (y + size.height as usize / 2) * 2 * width + left;
+        framed.rgb_mut()[start..start + width].copy_from_slice(row);
+    }
+    framed
 }
 
 fn palette(line: &[PathBuf]) -> Result<Vec<Colour>, RetrainError> {
@@ -150,6 +162,8 @@ fn roughen(picture: &mut Picture, rng: &mut ChaCha8Rng) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Region;
+    use crate::imaging::crop;
 
     #[test]
     fn they_show_many_things_differ_and_are_made_once() {
@@ -159,7 +173,9 @@ mod tests {
         assert_eq!((paths.len() as u64, folder.is_dir()), (PICTURES, true));
         let first = imaging::load(&paths[0]).unwrap();
         assert_eq!(first.size(), Size::new(64, 48));
-        assert_ne!(first, imaging::load(&paths[1]).unwrap());
+        let middle = Region { x: 16, y: 12, width: 32, height: 24 };
+        let first = crop(&first, middle).unwrap();
+        assert_ne!(first, crop(&imaging::load(&paths[1]).unwrap(), middle).unwrap());
         let mut colours: Vec<_> =
             first.rgb().chunks_exact(3).map(|p| [p[0] / 32, p[1] / 32, p[2] / 32]).collect();
         colours.sort_unstable();

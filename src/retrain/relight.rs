@@ -17,12 +17,16 @@ use crate::imaging::{self, Resizer, png};
 const MOST: usize = 400;
 /// The size at which lights are held against each other.
 const COMPARED: Size = Size::new(48, 48);
-/// Grey levels by which a colour's mean must be off for it to be another light.
+/// Grey levels by which a colour's mean must be off for it to be another light, or more where parts differ by more.
 const ANOTHER_LIGHT: f64 = 2.0;
+/// Grey levels by which two samples differ that were taken under different lights, and lights that are told apart.
+const APART: f64 = 12.0;
+const MOST_LIGHTS: usize = 4;
 /// How far contrast may be stretched or pressed.
 const GAIN: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
-/// The old pictures under the light of the new ones, at the size that the networks read.
+/// The old pictures under the light of the new ones, at the size that the networks read; under each of several lights in
+/// turn.
 pub(super) fn relit(
     old: &[PathBuf],
     new: &[PathBuf],
@@ -31,14 +35,17 @@ pub(super) fn relit(
 ) -> Result<Vec<PathBuf>, RetrainError> {
     let mut resizer = Resizer::new();
     let old = spread(old);
-    let (Some(before), Some(now)) = (Light::of(&old, &mut resizer)?, Light::of(&spread(new), &mut resizer)?)
-    else {
-        return Ok(Vec::new());
-    };
-    let Some(change) = before.changed_to(&now) else { return Ok(Vec::new()) };
+    let Some(before) = Light::of(&old, &mut resizer)? else { return Ok(Vec::new()) };
+    let among_old = variation(&old, &mut resizer)?;
+    let mut changes = Vec::new();
+    for alike in groups(&spread(new), APART.max(4.0 * among_old), &mut resizer)? {
+        let by_chance = 3.0 * among_old / (alike.len() as f64).sqrt();
+        let now = Light::of(&alike, &mut resizer)?;
+        changes.push(now.and_then(|now| before.changed_to(&now, ANOTHER_LIGHT.max(by_chance))));
+    }
     let folder = work.join("relit");
     files::make_folder(&folder).map_err(RetrainError::file("make", &folder))?;
-    let relight = |path: &&PathBuf| -> Result<PathBuf, RetrainError> {
+    let relight = |(path, change): (&PathBuf, Change)| -> Result<PathBuf, RetrainError> {
         let what = format!("{size} {change:?} {}", path.display());
         let relit = folder.join(format!("{}.png", &sha256(what.as_bytes())[..32]));
         if !relit.is_file() {
@@ -49,7 +56,41 @@ pub(super) fn relit(
         }
         Ok(relit)
     };
-    old.iter().map(relight).collect()
+    let in_turn = old.into_iter().zip(changes.into_iter().cycle());
+    in_turn.filter_map(|(path, change)| Some((path, change?))).map(relight).collect()
+}
+
+/// How much the mean of a colour varies from picture to picture under one light: the standard deviation of the colour
+/// that varies most.
+fn variation(paths: &[&PathBuf], resizer: &mut Resizer) -> Result<f64, RetrainError> {
+    let mut means = Vec::new();
+    for &path in paths {
+        means.extend(Light::of(&[path], resizer)?.map(|Light(light)| light.map(|(mean, _)| mean)));
+    }
+    let deviation = |channel: usize| {
+        let mean = means.iter().map(|m| m[channel]).sum::<f64>() / means.len().max(1) as f64;
+        let squares = means.iter().map(|m| (m[channel] - mean).powi(2)).sum::<f64>();
+        (squares / means.len().max(1) as f64).sqrt()
+    };
+    Ok((0..3).map(deviation).fold(0.0, f64::max))
+}
+
+/// Samples of one light each: one joins the first group from whose first sample it is not `apart` in any colour.
+fn groups<'a>(
+    new: &[&'a PathBuf],
+    apart: f64,
+    resizer: &mut Resizer,
+) -> Result<Vec<Vec<&'a PathBuf>>, RetrainError> {
+    let mut groups: Vec<(Light, Vec<&PathBuf>)> = Vec::new();
+    for &path in new {
+        let Some(light) = Light::of(&[path], resizer)? else { continue };
+        match groups.iter_mut().find(|(first, _)| !first.is_apart_from(&light, apart)) {
+            Some((_, members)) => members.push(path),
+            None => groups.push((light, vec![path])),
+        }
+    }
+    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
+    Ok(groups.into_iter().take(MOST_LIGHTS).map(|(_, members)| members).collect())
 }
 
 /// All of few, and of many some that lie evenly among them.
@@ -83,15 +124,19 @@ impl Light {
         Ok((count > 0.0).then(|| Self([spread(0), spread(1), spread(2)])))
     }
 
-    fn changed_to(&self, other: &Self) -> Option<Change> {
-        let differs =
-            self.0.iter().zip(other.0).any(|((mean, _), (to, _))| (mean - to).abs() >= ANOTHER_LIGHT);
+    /// Whether the mean of any colour differs by `levels` or more.
+    fn is_apart_from(&self, other: &Self, levels: f64) -> bool {
+        self.0.iter().zip(other.0).any(|((mean, _), (to, _))| (mean - to).abs() >= levels)
+    }
+
+    /// What makes this light the other one, unless they are less than `levels` apart.
+    fn changed_to(&self, other: &Self, levels: f64) -> Option<Change> {
         let channel = |c: usize| {
             let ((mean, std), (to_mean, to_std)) = (self.0[c], other.0[c]);
             let gain = if std > 1.0 { (to_std / std).clamp(*GAIN.start(), *GAIN.end()) } else { 1.0 };
             (gain, to_mean - gain * mean)
         };
-        differs.then(|| Change([channel(0), channel(1), channel(2)]))
+        self.is_apart_from(other, levels).then(|| Change([channel(0), channel(1), channel(2)]))
     }
 }
 
@@ -148,6 +193,22 @@ mod tests {
         }
         let again = super::relit(&old, &new, SIZE, root.path()).unwrap();
         assert_eq!(again, relit);
+    }
+
+    #[test]
+    fn under_several_lights_each_has_its_share_of_the_old_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let old = files(root.path(), 0..30, [1.0; 3]);
+        let warm = files(root.path(), 30..40, [0.95, 0.87, 0.6]);
+        let dark = files(root.path(), 40..46, [0.6; 3]);
+        let relit = relit(&old, &[warm, dark].concat(), SIZE, root.path()).unwrap();
+        let blue_by_red = |paths: &[&PathBuf]| {
+            let Light([(red, _), _, (blue, _)]) = Light::of(paths, &mut Resizer::new()).unwrap().unwrap();
+            blue / red
+        };
+        let plain = blue_by_red(&old.iter().collect::<Vec<_>>());
+        let warm = relit.iter().filter(|path| blue_by_red(&[path]) < 0.8 * plain).count();
+        assert_eq!((warm, relit.len()), (15, 30));
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::home::Home;
@@ -63,9 +62,10 @@ fn file(home: &Home) -> PathBuf {
 }
 
 fn is_alive(process: u32) -> bool {
-    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-    // One of another user's is alive, too.
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    let state = |stat: String| stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+    // One that ended stays a zombie until whoever inherited it looks.
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok();
+    stat.and_then(state).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
