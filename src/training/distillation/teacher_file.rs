@@ -42,6 +42,8 @@ fn encode(weights: &Weights, made: &impl Serialize) -> Result<Vec<u8>, SafeTenso
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::efficientad::{Architecture, PdnSize, initialise, parse_teacher};
     use crate::frame::Size;
