@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod acknowledge;
 mod architecture;
 mod backbones;
 mod daemon;
@@ -19,6 +20,8 @@ mod mqtt;
 mod proxy;
 mod retrain;
 mod session_rig;
+mod sick_disk;
+mod small_disk;
 mod soak;
 mod store;
 mod subscriber;
