@@ -6,6 +6,7 @@
 mod acknowledge;
 mod architecture;
 mod backbones;
+mod backlog;
 mod daemon;
 mod demo;
 mod demo_broker;
@@ -13,6 +14,7 @@ mod distill;
 mod genicam;
 mod goldens;
 mod hostile;
+mod hostile_peer;
 mod http;
 mod inspectord;
 mod mosquitto;
