@@ -11,6 +11,7 @@ mod daemon;
 mod demo;
 mod demo_broker;
 mod distill;
+mod fuzzed;
 mod genicam;
 mod goldens;
 mod hostile;
