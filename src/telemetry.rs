@@ -52,6 +52,11 @@ pub fn chain(error: &dyn Error) -> String {
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds one.
     pub fn increment(&self) {
         self.add(1);

@@ -5,10 +5,13 @@
 //! Not here: training, cameras, and what happens to a finding.
 
 pub mod cpu;
+pub mod cuda;
+mod filters;
 mod finding;
 pub mod measure;
 pub mod options;
 pub mod reference;
+mod resilient;
 pub mod untrained;
 
 use thiserror::Error;
@@ -19,9 +22,11 @@ use crate::imaging::{Grid, Mask};
 use crate::verdict::{Finding, ModelRef, Threshold};
 
 pub use cpu::Cpu;
+pub use cuda::{Cuda, CudaError};
 pub use finding::MAX_REGIONS;
 pub use options::Options;
 pub use reference::Reference;
+pub use resilient::{Resilient, engine_fallbacks};
 
 /// A map of anomaly, row by row; higher is worse.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +98,36 @@ pub trait Inspector: Send {
 
     /// The combined, quantile-normalised map of each picture, unpadded: 56×56 at 256×256 (paper §3.4).
     fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError>;
+
+    /// The same, and each map padded and resized to `size`, for engines that do so faster where the map is.
+    fn infer_enlarged(
+        &mut self,
+        pictures: &[&Picture],
+        size: Size,
+    ) -> Result<Vec<Enlargement>, InspectorError> {
+        Ok(self.infer(pictures)?.into_iter().map(|raw| Enlargement::of(raw, size)).collect())
+    }
+}
+
+/// A raw map, and the same as large as the picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enlargement {
+    /// Unpadded, as [`Inspector::infer`] gives it.
+    pub raw: AnomalyMap,
+    /// At the size that was asked for.
+    pub map: AnomalyMap,
+    /// The highest value of `map`.
+    pub highest: f32,
+}
+
+impl Enlargement {
+    /// Computed here.
+    fn of(raw: AnomalyMap, size: Size) -> Self {
+        let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
+        let values = maps::full_size(&raw.values, rows, columns, size);
+        let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Self { raw, map: AnomalyMap { size, values }, highest }
+    }
 }
 
 /// Refuses pictures that have not the size that the model reads.
@@ -111,19 +146,30 @@ pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn
     if let Some((key, message)) = options.faults().into_iter().next() {
         return Err(OpenError::Options { key, message });
     }
-    let device = match options.device {
-        options::Device::Auto | options::Device::Cpu => candle_core::Device::Cpu,
-        options::Device::Cuda(n) => candle_core::Device::new_cuda(n)
-            .map_err(|e| OpenError::Device { device: options.device.to_string(), message: e.to_string() })?,
+    let cpu = || -> Box<dyn Inspector> { Box::new(Cpu::new(model, options.thread_count())) };
+    let card = |n: usize| {
+        let device = options::Device::Cuda(n).to_string();
+        Cuda::new(model, n).map_err(|e| OpenError::Device { device, message: e.to_string() })
     };
     match (options.engine, options.device) {
-        (options::Engine::Reference, _) | (_, options::Device::Cuda(_)) => {
-            Ok(Box::new(Reference::new(model, device, options.device.to_string())?))
+        (options::Engine::Reference, device) => Ok(Box::new(open_reference(model, device)?)),
+        (options::Engine::Cuda, options::Device::Cuda(n)) => Ok(Box::new(card(n)?)),
+        (options::Engine::Cuda, _) => Ok(Box::new(card(0)?)),
+        (options::Engine::Auto, options::Device::Cuda(n)) => {
+            Ok(Box::new(Resilient::new(Box::new(card(n)?), cpu())))
         }
-        (options::Engine::Auto | options::Engine::Cpu, _) => {
-            Ok(Box::new(Cpu::new(model, options.thread_count())))
-        }
+        (options::Engine::Auto, options::Device::Auto) => Ok(resilient::choose(Cuda::any(model), cpu)),
+        (options::Engine::Auto | options::Engine::Cpu, _) => Ok(cpu()),
     }
+}
+
+fn open_reference(model: &CalibratedModel, asked: options::Device) -> Result<Reference, OpenError> {
+    let device = match asked {
+        options::Device::Auto | options::Device::Cpu => candle_core::Device::Cpu,
+        options::Device::Cuda(n) => candle_core::Device::new_cuda(n)
+            .map_err(|e| OpenError::Device { device: asked.to_string(), message: e.to_string() })?,
+    };
+    Reference::new(model, device, asked.to_string())
 }
 
 /// What an inspection brings: the finding, and the map it was drawn from.
@@ -209,6 +255,9 @@ impl Detector {
     ) -> Result<Inspection, InspectorError> {
         let size = Size::new(viewed.width, viewed.height);
         check_picture_size(size).map_err(|_| InspectorError::View(size))?;
+        let Some(mask) = mask.filter(|mask| mask.size() == size) else {
+            return self.inspect_whole(prepared, viewed, size);
+        };
         let maps = self.engine.infer(&[prepared])?;
         let mut raw = maps.into_iter().next().expect("an engine returns a map per picture: this is a bug");
         let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
@@ -217,19 +266,28 @@ impl Detector {
             return Err(InspectorError::NotFinite);
         }
         let grid = Grid { rows, columns, padding: Architecture::MAP_PADDING };
-        let silence = match mask.filter(|mask| mask.size() == size) {
-            Some(mask) => {
-                Some((mask, mask.silence_cells(&mut raw.values, grid).ok_or(InspectorError::Hidden)?))
-            }
-            None => None,
-        };
+        let floor = mask.silence_cells(&mut raw.values, grid).ok_or(InspectorError::Hidden)?;
         let mut values = maps::full_size(&raw.values, rows, columns, size);
-        if let Some((mask, floor)) = silence {
-            mask.silence(&mut values, floor);
-        }
+        mask.silence(&mut values, floor);
         let map = AnomalyMap { size, values };
         let finding = finding::judge(&map, viewed, self.threshold, self.model.clone())?;
         Ok(Inspection { finding, map })
+    }
+
+    /// Where nothing is hidden, the map may be enlarged where it is.
+    fn inspect_whole(
+        &mut self,
+        prepared: &Picture,
+        viewed: Region,
+        size: Size,
+    ) -> Result<Inspection, InspectorError> {
+        let enlarged = self.engine.infer_enlarged(&[prepared], size)?;
+        let both = enlarged.into_iter().next().expect("an engine returns a map per picture: this is a bug");
+        if !both.raw.values.iter().all(|value| value.is_finite()) {
+            return Err(InspectorError::NotFinite);
+        }
+        let finding = finding::judge(&both.map, viewed, self.threshold, self.model.clone())?;
+        Ok(Inspection { finding, map: both.map })
     }
 }
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cuda;
+
 /// The most threads that may be asked for; more is a slip of the keyboard.
 const MAX_THREADS: usize = 1024;
 
@@ -16,8 +18,8 @@ const MAX_THREADS: usize = 1024;
 pub struct Options {
     /// Where models run: `auto` (the default: the best there is), `cpu`, or `cuda:N` for the N-th NVIDIA card.
     pub device: Device,
-    /// What runs them: `auto` (the default: the fastest for the device), `cpu` (the fast CPU engine), or
-    /// `reference` (slow; the yardstick for the others).
+    /// What runs them: `auto` (the default: the fastest for the device, and the CPU's where a card fails), `cpu` (the fast
+    /// CPU engine), `cuda` (the one for NVIDIA cards and nothing else), or `reference` (slow; the yardstick for the others).
     pub engine: Engine,
     /// Threads that all models together may use on the CPU; 0, the default, takes every core, since one picture's
     /// latency is what counts.
@@ -88,6 +90,8 @@ pub enum Engine {
     Reference,
     /// The one made for CPUs.
     Cpu,
+    /// The one made for NVIDIA cards.
+    Cuda,
 }
 
 impl FromStr for Engine {
@@ -98,7 +102,8 @@ impl FromStr for Engine {
             "auto" => Ok(Self::Auto),
             "reference" => Ok(Self::Reference),
             "cpu" => Ok(Self::Cpu),
-            _ => Err(format!("`{text:.40}` is no engine: use auto, reference or cpu")),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(format!("`{text:.40}` is no engine: use auto, reference, cpu or cuda")),
         }
     }
 }
@@ -109,6 +114,7 @@ impl fmt::Display for Engine {
             Self::Auto => "auto",
             Self::Reference => "reference",
             Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
         })
     }
 }
@@ -117,20 +123,35 @@ impl Options {
     /// Everything that is wrong with them: the key inside the section, and what to do about it.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
-        if let (Device::Cuda(_), Engine::Cpu) = (self.device, self.engine) {
-            let remedy =
-                format!("the cpu engine cannot run on {}: set engine or device to auto", self.device);
-            faults.push(("engine".to_owned(), remedy));
+        let mut fault = |key: &str, remedy| faults.push((key.to_owned(), remedy));
+        let (device, engine) = (self.device, self.engine);
+        match (device, engine) {
+            (Device::Cuda(_), Engine::Cpu) | (Device::Cpu, Engine::Cuda) => {
+                fault(
+                    "engine",
+                    format!("the {engine} engine cannot run on {device}: set engine or device to auto"),
+                );
+            }
+            (Device::Cuda(_), Engine::Reference) if !cfg!(feature = "cuda") => {
+                let remedy = "this build's reference engine has no support for cards: use device = \"cpu\"";
+                fault("device", remedy.to_owned());
+            }
+            _ => {}
         }
-        if matches!(self.device, Device::Cuda(_)) && !cfg!(feature = "cuda") {
-            let remedy =
-                format!("this build has no support for {}: use cpu, or the build for cuda", self.device);
-            faults.push(("device".to_owned(), remedy));
+        let asks_for_a_card = matches!(device, Device::Cuda(_)) || engine == Engine::Cuda;
+        if asks_for_a_card && !cuda::is_built_in() {
+            let key = if engine == Engine::Cuda { "engine" } else { "device" };
+            fault(
+                key,
+                format!(
+                    "this build has no support for NVIDIA cards ({device}, {engine}): use cpu, or a build with the feature cuda-inference"
+                ),
+            );
         }
         if self.threads > MAX_THREADS {
             let remedy =
                 format!("{} threads are too many: use 0 for every core, at most {MAX_THREADS}", self.threads);
-            faults.push(("threads".to_owned(), remedy));
+            fault("threads", remedy);
         }
         faults
     }

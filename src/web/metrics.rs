@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::View;
 use super::ready;
+use crate::detector;
 use crate::health::{CameraStatus, LineHealth, Snapshot};
 use crate::publish::Link;
 use crate::telemetry::{BOUNDS_MS, Histogram};
@@ -104,6 +105,8 @@ fn program(page: &mut Page, view: &View) {
     page.gauge("progress_age_seconds", "Seconds since every stage was last seen to make progress.", age);
     let ready = u8::from(ready::readiness(view).0.is_empty());
     page.gauge("ready", "1 while store, models, broker and cameras are all there, as /readyz says.", ready);
+    let help = "Times an NVIDIA card was there and models ran on the processor all the same.";
+    page.counter("engine_fallbacks_total", help, detector::engine_fallbacks());
     if let Some(bytes) = resident_bytes() {
         page.gauge("resident_memory_bytes", "Memory that the program occupies.", bytes);
     }
@@ -168,6 +171,13 @@ fn lines(page: &mut Page, lines: &[LineHealth]) {
         page.metric("model_info", Gauge, "Always 1; the model that judges the camera's pictures.");
     for (camera, Snapshot { model, .. }) in &snapshots {
         models.sample(&[("camera", camera), ("name", &model.name), ("version", &model.version)], 1);
+    }
+    let help = "How far pictures and scores are from what the model learnt, over the last 60; above 1 the state warns.";
+    let mut drift = page.metric("drift_ratio", Gauge, help);
+    for (camera, Snapshot { news, .. }) in &snapshots {
+        for (of, off) in &news.drift {
+            drift.sample(&[("camera", camera), ("of", of)], off);
+        }
     }
     let mut verdicts = page.metric("verdicts_total", Counter, "Verdicts, by decision and reason.");
     for (camera, Snapshot { counters: c, .. }) in &snapshots {

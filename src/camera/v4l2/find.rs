@@ -3,7 +3,10 @@
 //! In: a name and the `/dev` folder. Out: the device file, or which names there are. `/dev/videoN` changes when cameras are
 //! replugged; the links below `by-id` and `by-path` do not. Not here: opening it (`device`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use nokhwa::utils::ApiBackend;
 
 /// Where udev links cameras by names that stay, the better ones first.
 const LINKS: [&str; 2] = ["v4l/by-id", "v4l/by-path"];
@@ -44,6 +47,20 @@ pub(super) fn nodes(dev: &Path) -> Vec<PathBuf> {
     let mut nodes: Vec<_> = items.map(|item| item.path()).filter(|path| number(path).is_some()).collect();
     nodes.sort_by_key(|path| number(path));
     nodes
+}
+
+/// What the cameras below `/dev` call themselves, by number, as the kernel tells without their being opened: also those that
+/// another program uses or that may not be opened.
+pub(super) fn cards() -> BTreeMap<u32, String> {
+    // nokhwa takes every `/dev/video…` for a camera, and panics at one without a number.
+    let names = std::fs::read_dir("/dev").into_iter().flatten().flatten().map(|item| item.path());
+    let mut cameras =
+        names.filter(|path| path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"video")));
+    if !cameras.all(|path| number(&path).is_some()) {
+        return BTreeMap::new();
+    }
+    let found = nokhwa::query(ApiBackend::Video4Linux).unwrap_or_default();
+    found.iter().filter_map(|card| Some((card.index().as_index().ok()?, card.human_name()))).collect()
 }
 
 /// The name that stays with the camera behind `node`: its link below `by-id`, else the one below `by-path`, which names

@@ -28,12 +28,16 @@ const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// The cameras of this box.
 pub(super) fn list() -> Vec<CameraListing> {
     let mut listings = Vec::new();
+    let mut cards = find::cards();
     for node in find::nodes(Path::new(DEV)) {
         let (name, modes, problem) = match device::describe(&node, None) {
             // Such as the second device file of a webcam, which has its metadata.
             Ok((_, modes)) if modes.is_empty() => continue,
             Ok((name, modes)) => (name, modes, None),
-            Err(e) => (String::new(), Vec::new(), Some(format!("cannot be asked: {e}"))),
+            Err(e) => {
+                let card = find::number(&node).and_then(|number| cards.remove(&number));
+                (card.unwrap_or_default(), Vec::new(), Some(format!("cannot be asked: {e}")))
+            }
         };
         let device = find::stable_name(&node, Path::new(DEV));
         let node = node.display().to_string();

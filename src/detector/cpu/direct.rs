@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::filters::Filters;
+use super::super::filters::Filters;
 use super::pool::Pool;
 use super::simd::{Block, Isa, Kernel, LANES, Simd, scalars};
 use super::sink::{Sink, Then};

@@ -8,7 +8,6 @@
 mod canvas;
 mod cook_toom;
 mod direct;
-mod filters;
 mod multiply;
 mod network;
 pub(super) mod peak;

@@ -4,9 +4,9 @@
 //! autoencoder's are linear, so the heads compute their differences directly (see [`Filters::less`]) and only sums of
 //! squares leave the registers. Not here: quantiles and threads (`super`).
 
+use super::super::filters::Filters;
 use super::canvas::{self, Canvas};
 use super::direct::{Direct, distances};
-use super::filters::Filters;
 use super::pool::Pool;
 use super::resize::Resize;
 use super::simd::Block;

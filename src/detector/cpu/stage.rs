@@ -1,7 +1,7 @@
 //! One convolution with the tensor it fills: the link of which the networks' chains are made.
 
+use super::super::filters::Filters;
 use super::direct::{Direct, Source, distances};
-use super::filters::Filters;
 use super::pool::Pool;
 use super::simd::{Block, Isa};
 use super::sink::{Sink, Then};

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
+use super::super::filters::Filters;
 use super::cook_toom::{self, POINTS};
-use super::filters::Filters;
 use super::multiply::Multiply;
 use super::pool::Pool;
 use super::shared::Shared;

@@ -10,6 +10,8 @@ const MOST_PICTURES: u64 = 4096;
 /// Sides that both backbones' strides and the networks' poolings divide.
 const SIDES: std::ops::RangeInclusive<u32> = 64..=1024;
 const SIDE_STEP: u32 = 32;
+/// Below, hardly a patch lies whole in what the network sees.
+const LEAST_UNPADDED_SIDE: u32 = 128;
 /// Steps over which the learning rate rises at first, and their share where there are few.
 const WARM_UP: f64 = 50.0;
 const WARM_UP_SHARE: f64 = 0.05;
@@ -108,6 +110,11 @@ impl Options {
                 SIDES.start(),
                 SIDES.end()
             ),
+        );
+        fault(
+            "side",
+            !self.padded && self.side < LEAST_UNPADDED_SIDE,
+            format!("{}: give at least {LEAST_UNPADDED_SIDE} without padding", self.side),
         );
         let crops =
             self.smallest_crop > 0.0 && self.smallest_crop <= self.largest_crop && share(self.largest_crop);

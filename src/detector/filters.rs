@@ -1,7 +1,7 @@
 //! A convolution's weights on their way from the bundle to the kernels: what can be folded into them is, in f64.
 //!
 //! In: the bundle's tensors. Out: filters over one or several sources, ready to be transformed and packed. Runs once, at
-//! load. Not here: packing (`winograd`, `direct`).
+//! load. Not here: packing (each engine has its own).
 
 use std::ops::Range;
 
@@ -18,6 +18,13 @@ pub(super) struct Filters {
 }
 
 impl Filters {
+    /// From numbers, `outputs × inputs × kernel × kernel`.
+    #[cfg(test)]
+    pub(super) fn new(kernel: usize, inputs: usize, bias: Vec<f64>, values: Vec<f64>) -> Self {
+        assert_eq!(values.len(), bias.len() * inputs * kernel * kernel);
+        Self { kernel, sources: vec![inputs], bias, values }
+    }
+
     /// The layer `name` of the bundle, such as `teacher.conv1`.
     pub(super) fn of(model: &CalibratedModel, name: &str) -> Self {
         let numbers = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();

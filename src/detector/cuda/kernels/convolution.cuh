@@ -1,0 +1,253 @@
+// Convolutions as implicit matrix products on tensor cores: halves in, f32 sums, channels last.
+//
+// Rows of the product are output positions, columns are output channels, and the sum runs over (source, kernel row, kernel
+// column, 32 channels). A launch holds up to two problems over the same positions: teacher and student, or the two
+// differences of features; a problem reads up to two sources, since a difference of two linear layers is one layer over
+// the inputs of both. What follows a convolution happens to the sums while they are in registers.
+//
+// Layouts: activations [batch, rows, columns, channels], channels a multiple of 32; weights [outputs][steps][32], where the
+// outputs of each 32 are ordered such that a thread ends up with eight neighbouring channels (`weights.rs` packs them).
+#pragma once
+#include "device.cuh"
+
+#define SOURCES 2
+#define PROBLEMS 2
+// Halves of the sum that one step covers: 64 bytes of a row.
+#define STEP 32
+#define STAGES 4
+
+struct Source {
+    const u16 *data;
+    int rows, columns;
+    // Channels from one position to the next, and how many 32s of them are read.
+    int pitch, chunks;
+    int kernel, padding;
+};
+
+struct Problem {
+    Source sources[SOURCES];
+    const u16 *weights;
+    const float *bias;
+    // Where activations go, or the sums of squares, by column of tiles.
+    u16 *output;
+    float *squares;
+    int outputs, pitch, steps, tiles;
+};
+
+struct Convolution {
+    Problem problems[PROBLEMS];
+    // Of the output, after any pool.
+    int batch, rows, columns;
+    int stride, relu;
+};
+
+enum Then { KEEP, POOL, SQUARES };
+
+// Chunk `chunk` of row `row` in a tile of 64-byte rows; neighbouring rows do not meet in the same banks.
+__device__ __forceinline__ u8 *tile_at(u8 *tile, int row, int chunk) {
+    return tile + row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
+}
+
+// The output (for POOL: the input to the pool) that a row of the block's tile stands for.
+template <int THEN> struct Position {
+    long long picture;
+    int y, x;
+    bool inside;
+
+    __device__ __forceinline__ Position(const Convolution &c, int first, int row) {
+        // Of 32 rows in a pooled tile, row % 8 is the pooled output, and the other two bits its corner.
+        const int index = THEN == POOL ? first / 4 + row / 32 * 8 + row % 8 : first + row;
+        const int area = c.rows * c.columns;
+        inside = index < c.batch * area;
+        const int safe = inside ? index : 0;
+        picture = safe / area;
+        y = safe % area / c.columns;
+        x = safe % c.columns;
+        if (THEN == POOL) {
+            y = 2 * y + row / 16 % 2;
+            x = 2 * x + row / 8 % 2;
+        }
+    }
+};
+
+template <int ROWS, int THEN> struct Reader {
+    static constexpr int THREADS = 128;
+    static constexpr int COUNT = ROWS / 32;
+    const u16 *base[COUNT];
+    int y[COUNT], x[COUNT];
+    bool inside[COUNT];
+    int source, ky, kx, chunk;
+
+    __device__ __forceinline__ void enter(const Convolution &c, const Problem &p, int first, int row) {
+        const Source &s = p.sources[source];
+        UNROLL for (int i = 0; i < COUNT; i++) {
+            const Position<THEN> at(c, first, row + 32 * i);
+            inside[i] = at.inside;
+            y[i] = at.y * c.stride - s.padding;
+            x[i] = at.x * c.stride - s.padding;
+            base[i] = s.data + ((at.picture * s.rows + y[i]) * s.columns + x[i]) * s.pitch;
+        }
+        ky = kx = chunk = 0;
+    }
+
+    // Copies the next step's rows, and moves on.
+    __device__ __forceinline__ void read(const Convolution &c, const Problem &p, int first, int row, int part, u8 *tile) {
+        const Source &s = p.sources[source];
+        const long long distance = ((long long)ky * s.columns + kx) * s.pitch + chunk * STEP + part * 8;
+        UNROLL for (int i = 0; i < COUNT; i++) {
+            const bool valid = inside[i] && (unsigned)(y[i] + ky) < (unsigned)s.rows &&
+                               (unsigned)(x[i] + kx) < (unsigned)s.columns;
+            copy_async(tile_at(tile, row + 32 * i, part), valid ? base[i] + distance : s.data, valid);
+        }
+        if (++chunk < s.chunks) return;
+        chunk = 0;
+        if (++kx < s.kernel) return;
+        kx = 0;
+        if (++ky < s.kernel) return;
+        if (++source < SOURCES && p.sources[source].chunks > 0) enter(c, p, first, row);
+    }
+};
+
+// Adds the bias of eight neighbouring channels, applies ReLU, and packs them.
+struct Eight {
+    float v[8];
+
+    __device__ __forceinline__ Four pack() const {
+        Four four;
+        four.x = pack_halves(v[0], v[1]);
+        four.y = pack_halves(v[2], v[3]);
+        four.z = pack_halves(v[4], v[5]);
+        four.w = pack_halves(v[6], v[7]);
+        return four;
+    }
+};
+
+__device__ __forceinline__ float cut(float v, bool relu) {
+    return fminf(fmaxf(v, relu ? 0.0f : -LARGEST_HALF), LARGEST_HALF);
+}
+
+// A block of four warps, 2 by 2, makes ROWS by COLUMNS outputs.
+template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convolve(const Convolution &c) {
+    constexpr int WARP_ROWS = ROWS / 2, WARP_COLUMNS = COLUMNS / 2;
+    constexpr int M = WARP_ROWS / 16, N = WARP_COLUMNS / 8;
+    constexpr int STAGE = (ROWS + COLUMNS) * 64;
+    SHARED_MEMORY(memory);
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const int warp_row = warp / 2 * WARP_ROWS, warp_column = warp % 2 * WARP_COLUMNS;
+    const bool second = (int)blockIdx.y >= c.problems[0].tiles;
+    const Problem &p = c.problems[second];
+    const int tile = blockIdx.y - (second ? c.problems[0].tiles : 0);
+    const int first = blockIdx.x * ROWS, first_output = tile * COLUMNS;
+
+    const int row = thread / 4, part = thread % 4;
+    Reader<ROWS, THEN> reader;
+    reader.source = 0;
+    reader.enter(c, p, first, row);
+    const long long by_output = (long long)p.steps * STEP;
+    const u16 *weights = p.weights + (first_output + row) * by_output + part * 8;
+    auto load = [&](int step) {
+        u8 *stage = memory + step % STAGES * STAGE;
+        reader.read(c, p, first, row, part, stage);
+        UNROLL for (int i = 0; i < COLUMNS / 32; i++) {
+            const bool valid = first_output + row + 32 * i < p.outputs;
+            const u16 *from = valid ? weights + 32 * i * by_output + step * STEP : p.weights;
+            copy_async(tile_at(stage + ROWS * 64, row + 32 * i, part), from, valid);
+        }
+    };
+
+    float sums[M][N][4];
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int n = 0; n < N; n++)
+            UNROLL for (int i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+    for (int step = 0; step < STAGES - 1; step++) {
+        if (step < p.steps) load(step);
+        commit_copies();
+    }
+    for (int step = 0; step < p.steps; step++) {
+        wait_for_copies<STAGES - 2>();
+        wait_for_block();
+        if (step + STAGES - 1 < p.steps) load(step + STAGES - 1);
+        commit_copies();
+        u8 *a_tile = memory + step % STAGES * STAGE, *b_tile = a_tile + ROWS * 64;
+        UNROLL for (int k = 0; k < 2; k++) {
+            u32 a[M][4], b[N / 2][4];
+            UNROLL for (int m = 0; m < M; m++)
+                load_matrices(a[m], tile_at(a_tile, warp_row + m * 16 + lane % 16, k * 2 + lane / 16));
+            UNROLL for (int n = 0; n < N / 2; n++)
+                load_matrices(b[n], tile_at(b_tile, warp_column + n * 16 + lane % 8 + lane / 16 * 8,
+                                            k * 2 + lane / 8 % 2));
+            UNROLL for (int m = 0; m < M; m++)
+                UNROLL for (int n = 0; n < N; n++)
+                    multiply(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+        }
+    }
+
+    const int quad = lane % 4, group = lane / 4;
+    if (THEN == SQUARES) {
+        wait_for_copies<0>();
+        wait_for_block();
+        float *halves = reinterpret_cast<float *>(memory);
+        UNROLL for (int m = 0; m < M; m++) {
+            UNROLL for (int h = 0; h < 2; h++) {
+                float total = 0.0f;
+                UNROLL for (int n = 0; n < N; n++) {
+                    const int output = first_output + warp_column + n / 4 * 32 + quad * 8 + n % 4 * 2;
+                    UNROLL for (int e = 0; e < 2; e++) {
+                        const float bias = output < p.outputs ? p.bias[output + e] : 0.0f;
+                        const float v = sums[m][n][h * 2 + e] + bias;
+                        total += v * v;
+                    }
+                }
+                total += from_lane_across(total, 1);
+                total += from_lane_across(total, 2);
+                if (quad == 0) halves[warp % 2 * ROWS + warp_row + m * 16 + h * 8 + group] = total;
+            }
+        }
+        wait_for_block();
+        const int positions = c.batch * c.rows * c.columns;
+        if (thread < ROWS && first + thread < positions)
+            p.squares[(long long)tile * positions + first + thread] = halves[thread] + halves[ROWS + thread];
+        return;
+    }
+    UNROLL for (int g = 0; g < N / 4; g++) {
+        const int output = first_output + warp_column + g * 32 + quad * 8;
+        if (output >= p.outputs) continue;
+        float bias[8];
+        UNROLL for (int i = 0; i < 8; i++) bias[i] = p.bias[output + i];
+        UNROLL for (int m = 0; m < M; m += THEN == POOL ? 2 : 1) {
+            UNROLL for (int h = 0; h < (THEN == POOL ? 1 : 2); h++) {
+                const int at = warp_row + m * 16 + h * 8 + group;
+                const int index = THEN == POOL ? first / 4 + at / 32 * 8 + at % 8 : first + at;
+                if (index >= c.batch * c.rows * c.columns) continue;
+                Eight eight;
+                UNROLL for (int i = 0; i < 8; i++) {
+                    const int n = g * 4 + i / 2, e = i % 2;
+                    if (THEN == POOL) {
+                        float total = 0.0f;
+                        UNROLL for (int corner = 0; corner < 4; corner++)
+                            total += fmaxf(sums[(m + corner / 2) % M][n][corner % 2 * 2 + e] + bias[i], 0.0f);
+                        eight.v[i] = cut(0.25f * total, true);
+                    } else {
+                        eight.v[i] = cut(sums[m][n][h * 2 + e] + bias[i], c.relu);
+                    }
+                }
+                *reinterpret_cast<Four *>(p.output + (long long)index * p.pitch + output) = eight.pack();
+            }
+        }
+    }
+}
+
+#define CONVOLUTION(rows, columns)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(128) keep_##rows##x##columns(const __grid_constant__ Convolution c) {    \
+        convolve<rows, columns, KEEP>(c);                                                                                 \
+    }                                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(128) pool_##rows##x##columns(const __grid_constant__ Convolution c) {    \
+        convolve<rows, columns, POOL>(c);                                                                                 \
+    }                                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(128) squares_##rows##x##columns(const __grid_constant__ Convolution c) { \
+        convolve<rows, columns, SQUARES>(c);                                                                              \
+    }
+CONVOLUTION(128, 128)
+CONVOLUTION(64, 128)
+CONVOLUTION(128, 64)
+CONVOLUTION(64, 64)

@@ -1,0 +1,235 @@
+//! The CUDA engine: EfficientAD on an NVIDIA card of the Ampere generation or later, by kernels of our own.
+//!
+//! In: pictures of the model's input size. Out: combined raw maps, within 1e-2 of the reference's in norm, the same bits for
+//! the same picture every time on one card. Halves with f32 sums, channels last; a batch is one CUDA graph from upload to
+//! download, and of many pictures one batch is uploaded while another is computed. Needs the driver, nothing else. Owned by
+//! one thread. Not here: what happens when the card fails (`resilient`). Why it is as it is: `docs/adr/0005-gpu-engine.md`.
+
+mod card;
+mod driver;
+mod launches;
+mod network;
+mod parameters;
+mod slot;
+mod tiles;
+mod weights;
+
+use std::sync::Arc;
+
+pub use self::card::CardInfo;
+use self::card::{Buffer, Card, Stream};
+pub use self::driver::CudaError;
+use self::driver::Driver;
+use self::launches::Caller;
+use self::network::Plan;
+use self::slot::{Enlarged, Results, Slot};
+use super::{AnomalyMap, Enlargement, Inspector, InspectorError, check_inputs};
+use crate::efficientad::{Architecture, CalibratedModel, MapQuantiles};
+use crate::frame::{Picture, Size};
+
+/// The kernels for all generations of cards, where this build has them.
+#[cfg(feature = "cuda-inference")]
+const IMAGE: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
+#[cfg(not(feature = "cuda-inference"))]
+const IMAGE: Option<&[u8]> = None;
+
+/// The CUDA version that the kernels were compiled with, such as `13.0`; none without them.
+pub const TOOLKIT: Option<&str> = option_env!("INSPECTORD_CUDA_TOOLKIT");
+
+/// Batches under way at once: one is uploaded while the other is computed.
+const SLOTS: usize = 2;
+/// Pictures of one batch, at most; more bring no more speed.
+const MOST_PICTURES: usize = 32;
+/// The share of the card's memory that one slot's activations may take, one of so many.
+const MEMORY_SHARE: u64 = 6;
+
+/// Whether this build can run models on NVIDIA cards.
+pub fn is_built_in() -> bool {
+    IMAGE.is_some()
+}
+
+/// The machine's cards, whether or not this build can use them.
+///
+/// # Errors
+/// There is no driver, or it does not answer.
+pub fn cards() -> Result<Vec<CardInfo>, CudaError> {
+    let driver = Driver::load()?;
+    (0..driver.count()?).map(|ordinal| card::info(&driver, ordinal)).collect()
+}
+
+/// What both slots share.
+struct Model {
+    plan: Plan,
+    architecture: Architecture,
+    quantiles: MapQuantiles,
+    weights: Vec<[Buffer; 2]>,
+}
+
+impl Model {
+    fn picture_bytes(&self) -> usize {
+        self.architecture.input.pixels() as usize * 3
+    }
+
+    fn area(&self) -> usize {
+        self.plan.heads.size[0] * self.plan.heads.size[1]
+    }
+}
+
+/// A model on a card.
+pub struct Cuda {
+    // Slots hold graphs that read the model's memory, and go first.
+    slots: Vec<Slot>,
+    model: Model,
+    card: Arc<Card>,
+    map: Size,
+    most_pictures: usize,
+}
+
+impl Cuda {
+    /// The model on the card of this number.
+    ///
+    /// # Errors
+    /// There is no driver or no such card, it is too old, or it has no room.
+    pub fn new(model: &CalibratedModel, ordinal: usize) -> Result<Self, CudaError> {
+        let image = IMAGE.ok_or(CudaError::NoKernels)?;
+        Self::with_driver(model, Driver::load()?, ordinal, image)
+    }
+
+    /// The model on the first card that takes it; `None` where there is no card, or this build has no kernels.
+    ///
+    /// # Errors
+    /// There are cards, and none of them can be used.
+    pub fn any(model: &CalibratedModel) -> Result<Option<Self>, CudaError> {
+        let Some(image) = IMAGE else { return Ok(None) };
+        let driver = match Driver::load() {
+            Ok(driver) => driver,
+            Err(error) if error.means_no_card() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut first = None;
+        for ordinal in 0..driver.count()? {
+            match Self::with_driver(model, driver.clone(), ordinal, image) {
+                Ok(engine) => return Ok(Some(engine)),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or(Ok(None), Err)
+    }
+
+    fn with_driver(
+        model: &CalibratedModel,
+        driver: Arc<Driver>,
+        ordinal: usize,
+        image: &[u8],
+    ) -> Result<Self, CudaError> {
+        let card = Card::open(driver, ordinal, image, &launches::kernels())?;
+        let plan = Plan::new(model);
+        for tile in tiles::TILES {
+            for kernel in [tile.keep, tile.pool, tile.squares] {
+                card.allow_shared(kernel, tile.shared())?;
+            }
+        }
+        for kernel in ["first_pooled", "first_halved"] {
+            card.allow_shared(kernel, Caller::first_shared(&plan))?;
+        }
+        let stream = Stream::new(&card)?;
+        let place = |packed: &weights::Packed| {
+            let halves: Vec<u8> = packed.weights.iter().flat_map(|h| h.to_ne_bytes()).collect();
+            let bias: Vec<u8> = packed.bias.iter().flat_map(|b| b.to_ne_bytes()).collect();
+            Ok([stream.place(&halves)?, stream.place(&bias)?])
+        };
+        let weights = plan.packed.iter().map(place).collect::<Result<_, CudaError>>()?;
+        let slots = (0..SLOTS).map(|_| Slot::new(&card)).collect::<Result<_, _>>()?;
+        let architecture = model.architecture().clone();
+        let [rows, columns] = architecture.map_size();
+        let fitting = card.info.memory / MEMORY_SHARE / (plan.bytes() as u64).max(1);
+        let most_pictures = usize::try_from(fitting).unwrap_or(MOST_PICTURES).clamp(1, MOST_PICTURES);
+        let map = Size::new(columns as u32, rows as u32);
+        let model = Model { plan, architecture, quantiles: model.quantiles(), weights };
+        Ok(Self { slots, model, card, map, most_pictures })
+    }
+
+    /// Which card.
+    pub fn card(&self) -> &CardInfo {
+        &self.card.info
+    }
+
+    /// Bytes of the card's memory that are in use, by whomever.
+    ///
+    /// # Errors
+    /// The card does not answer.
+    pub fn memory_in_use(&self) -> Result<u64, CudaError> {
+        let (free, total) = self.card.memory()?;
+        Ok((total - free) as u64)
+    }
+
+    /// Results of all pictures, in batches that overlap.
+    fn run(&mut self, pictures: &[&Picture], enlarged: Enlarged) -> Result<Vec<Results>, CudaError> {
+        self.card.enter()?;
+        // What a failed call may have left under way is of no use.
+        for slot in &mut self.slots {
+            slot.collect(&self.model)?;
+        }
+        let mut results = Vec::new();
+        let batches = pictures.chunks(self.most_pictures);
+        let count = batches.len();
+        for (i, batch) in batches.enumerate() {
+            let slot = &mut self.slots[i % SLOTS];
+            results.extend(slot.collect(&self.model)?);
+            slot.submit(&self.model, batch, enlarged)?;
+        }
+        for i in count..count + SLOTS {
+            results.extend(self.slots[i % SLOTS].collect(&self.model)?);
+        }
+        Ok(results)
+    }
+
+    fn maps(&self, results: &[Results]) -> Vec<AnomalyMap> {
+        let maps = results.iter().flat_map(|r| r.maps.chunks_exact(self.model.area()));
+        maps.map(|values| AnomalyMap { size: self.map, values: values.to_vec() }).collect()
+    }
+}
+
+impl From<CudaError> for InspectorError {
+    fn from(error: CudaError) -> Self {
+        Self::Device { engine: "CUDA", message: error.to_string() }
+    }
+}
+
+impl Inspector for Cuda {
+    fn describe(&self) -> String {
+        let CardInfo { ordinal, name, capability: (major, minor), .. } = self.card();
+        format!("CUDA engine, cuda:{ordinal}, {name} ({major}.{minor})")
+    }
+
+    fn input(&self) -> Size {
+        self.model.architecture.input
+    }
+
+    fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
+        check_inputs(self.input(), pictures)?;
+        let results = self.run(pictures, None)?;
+        Ok(self.maps(&results))
+    }
+
+    fn infer_enlarged(
+        &mut self,
+        pictures: &[&Picture],
+        size: Size,
+    ) -> Result<Vec<Enlargement>, InspectorError> {
+        check_inputs(self.input(), pictures)?;
+        let results = self.run(pictures, Some(size))?;
+        let raw = self.maps(&results);
+        let pixels = size.pixels() as usize;
+        let large = results.iter().filter_map(|r| r.enlarged.as_ref()).flat_map(|(values, scores)| {
+            values.chunks_exact(pixels).zip(scores).map(|(values, &highest)| (values.to_vec(), highest))
+        });
+        let both = raw.into_iter().zip(large);
+        Ok(both
+            .map(|(raw, (values, highest))| Enlargement { raw, map: AnomalyMap { size, values }, highest })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;
