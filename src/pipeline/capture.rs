@@ -94,11 +94,15 @@ impl Capture {
         seen.extend(recent.0.iter().cloned());
         let mut camera = (self.open)(seen)?;
         self.health.camera_is_up(camera.describe());
+        let opened = Instant::now();
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
             camera.check()?;
+            if opened.elapsed() > LONGEST_RETRY {
+                backoff.reset();
+            }
             match (self.mode, timer.as_mut()) {
                 (CaptureMode::Free { when_full }, _) => {
                     match self.next_frame(camera.as_mut(), TICK, recent)? {

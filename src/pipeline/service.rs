@@ -172,6 +172,7 @@ impl Service {
     /// has been published.
     pub fn run(&self, shutdown: &Shutdown, until_end: bool) {
         self.systemd.notify_ready();
+        self.systemd.status(&self.summary());
         let mut fed = Instant::now();
         let mut stalled = None;
         loop {

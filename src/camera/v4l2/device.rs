@@ -150,7 +150,8 @@ pub(super) fn open(
     limits: Limits,
 ) -> Result<(Box<dyn Grabber>, Opened), GrabError> {
     let (card, modes) = describe(node, wishes.size).map_err(|e| refused(&e))?;
-    let mode = modes::choose(&modes, wishes).map_err(GrabError::Lost)?;
+    let unsuited = |why: String| GrabError::Lost(format!("{card} {why}"));
+    let mode = modes::choose(&modes, wishes).map_err(unsuited)?;
     let stream = Stream::open(node, mode, limits).map_err(|e| refused(&e))?;
     Ok((Box::new(stream), Opened { card, mode }))
 }
@@ -160,6 +161,7 @@ fn refused(error: &io::Error) -> GrabError {
     GrabError::Lost(match Errno::from_io_error(error) {
         Some(Errno::BUSY) => "another program uses it: close that program".into(),
         Some(Errno::ACCESS) => "it may not be opened: add the user to the group `video`".into(),
+        Some(Errno::NODEV) => "it was unplugged, or its driver is gone".into(),
         Some(Errno::PERM) => "it may not be opened: allow the service its device (DeviceAllow=)".into(),
         _ => error.to_string(),
     })

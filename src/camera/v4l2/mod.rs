@@ -70,7 +70,7 @@ impl V4l2Camera {
         });
         let (watched, Opened { card, mode }) =
             opened.map_err(|(GrabError::Bad(why) | GrabError::Lost(why))| {
-                unusable(format!("{} {why}", options.device))
+                unusable(format!("{}: {why}", options.device))
             })?;
         let Mode { format, size, .. } = mode;
         let rate = mode.rate();

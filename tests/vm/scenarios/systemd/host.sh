@@ -19,8 +19,11 @@ contain() {
     CONSOLE=$SHARE/out/console
     # Left by the last one where the host has no systemd of its own, and then refused.
     as_root rm -rf /run/systemd/nspawn/propagate/inspectord-vm
-    as_root systemd-nspawn --quiet --machine=inspectord-vm --directory="$VM/image/root" --volatile=overlay --boot --private-network \
-        --bind="$PWD/$SHARE:/mnt/host" --register=no --keep-unit --console=pipe < /dev/null > "$VM/systemd/container" 2>&1 &
+    local root=()
+    [ "$(id -u)" -eq 0 ] || root=(sudo)
+    "${root[@]}" systemd-nspawn --quiet --machine=inspectord-vm --directory="$VM/image/root" --volatile=overlay --boot \
+        --private-network --bind="$PWD/$SHARE:/mnt/host" --register=no --keep-unit --console=pipe \
+        < /dev/null > "$VM/systemd/container" 2>&1 &
     QEMU=$!
     PIDS+=("$QEMU")
     BOOTED=$SECONDS
