@@ -43,13 +43,14 @@ pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera::OpenCamera;
+use crate::delivery::Delivery;
 use crate::detector::Detector;
 use crate::frame::{CameraId, Size};
 use crate::health::Stage;
 pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
-use crate::store::{StoreError, StoreHandle};
+use crate::store::{Arrival, StoreError, StoreHandle};
 use crate::verdict::{Reason, Threshold, Trigger};
 
 /// Triggers that may wait for the camera at once; one more is answered `uninspected: overload`.
@@ -110,6 +111,20 @@ pub enum StartError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+/// A trigger as it came in.
+pub struct Call {
+    /// What it said.
+    pub trigger: Trigger,
+    /// When it came; its deadline counts from here.
+    pub arrived: Instant,
+    /// It had waited at the broker, for nobody knows how long.
+    pub late: bool,
+    /// The message that it came in, by which it is known when it comes again.
+    pub delivery: Option<Delivery>,
+    /// Called once it is sure to get a verdict, whatever happens to this program; must return at once.
+    pub noted: Box<dyn FnOnce() + Send>,
 }
 
 /// A trigger that did not become a part.
@@ -257,18 +272,13 @@ impl Pipeline {
         self.lines.values().map(|line| &line.health)
     }
 
-    /// Accepts a trigger: it will get exactly one verdict, by its deadline. One that is `late`, since it had waited at
-    /// the broker while this box was away, is answered at once: its part is gone.
+    /// Accepts a trigger: it will get exactly one verdict, by its deadline. One that is `late` is answered at once: its
+    /// part is gone.
     ///
     /// # Errors
     /// [`TriggerError`] if it is refused; it gets no verdict then, and the sender is to be told.
-    pub fn trigger(
-        &self,
-        camera: &CameraId,
-        trigger: Trigger,
-        arrived: Instant,
-        late: bool,
-    ) -> Result<(), TriggerError> {
+    pub fn trigger(&self, camera: &CameraId, call: Call) -> Result<(), TriggerError> {
+        let Call { trigger, arrived, late, delivery, noted } = call;
         let unknown = || TriggerError::UnknownCamera(camera.clone());
         let line = self.lines.get(camera).ok_or_else(unknown)?;
         if !line.triggered {
@@ -277,14 +287,15 @@ impl Pipeline {
         let inlets = line.inlets.lock().unwrap_or_else(PoisonError::into_inner);
         let inlets = inlets.as_ref().ok_or(TriggerError::Stopping)?;
         let arrived_at = Timestamp::now() - arrived.elapsed();
-        let ticket = self.store.accept(camera, &trigger, arrived_at)?;
+        let arrival = Arrival { camera: camera.clone(), trigger: trigger.clone(), at: arrived_at, delivery };
+        let ticket = self.store.accept_then(arrival, noted)?;
         line.health.counters().triggers.increment();
         let stated = trigger.deadline_ms.map(Duration::from_millis);
         let deadline = stated.or(line.deadline).map(|deadline| arrived + deadline);
         let accepted = Accepted { trigger, ticket, arrived, arrived_at, deadline };
         let part = Part::from_trigger(camera.clone(), accepted, inlets.dispatch.clone());
         if late {
-            let detail = "the trigger had waited at the broker while this box was away; its part is gone";
+            let detail = "the trigger had waited at the broker; its part is gone";
             part.give_up(Reason::Deadline, detail);
             return Ok(());
         }

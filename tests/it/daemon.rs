@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use inspectord::detector::untrained;
 use inspectord::efficientad::{Architecture, PdnSize};
@@ -23,11 +24,15 @@ pub(crate) struct Floor {
 
 impl Floor {
     pub(crate) async fn new() -> Self {
+        Self::with(Access::Open).await
+    }
+
+    pub(crate) async fn with(access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
         untrained::model(&architecture, 1).save(&folder.path().join("model")).unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
-        Self { folder, broker: Mosquitto::start(Access::Open).await }
+        Self { folder, broker: Mosquitto::start(access).await }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -72,15 +77,20 @@ impl Floor {
         );
     }
 
-    fn simulated(&self, camera: &str) {
+    pub(crate) fn simulated(&self, camera: &str) {
         self.configure(camera, "kind = \"simulated\"\nrate = 0");
     }
 
     pub(crate) fn start(&self, more: &[&str]) -> Running {
+        Running::start(self.command(more))
+    }
+
+    /// The daemon, not yet started.
+    pub(crate) fn command(&self, more: &[&str]) -> Command {
         let settings = self.path("inspectord.toml");
         let mut arguments = vec!["run", "--config", arg(&settings)];
         arguments.extend(more);
-        Running::start(command(&arguments))
+        command(&arguments)
     }
 
     pub(crate) async fn subscribe(&self) -> Subscriber {

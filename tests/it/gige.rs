@@ -50,8 +50,9 @@ pub(crate) struct Order {
     pub(crate) height: u32,
     /// Of a thousand packets, so many get lost.
     pub(crate) lost: u32,
-    address: String,
-    folder: String,
+    /// Where it answers, and its own folder: [`Gige`] knows.
+    pub(crate) address: String,
+    pub(crate) folder: String,
 }
 
 impl Default for Order {

@@ -29,6 +29,13 @@ soon() {
     ok "$what ($((SECONDS - began)) s)"
 }
 
+# The kernel's camera, with udev to give it its names; udev runs already where systemd does.
+start_camera() {
+    pidof systemd-udevd > /dev/null || /lib/systemd/systemd-udevd --daemon
+    modprobe vivid || fail "the driver cannot be loaded"
+    soon 30 "vivid gives a camera" test -e "/dev/v4l/by-path/$1"
+}
+
 # The network that qemu makes: this machine is 10.0.2.15, the host 10.0.2.2.
 start_network() {
     modprobe virtio_net
@@ -41,7 +48,7 @@ start_network() {
 start_broker() {
     mosquitto -p 1883 > "$WORK/broker.log" 2>&1 &
     soon 60 "the broker listens" mosquitto_pub -h 127.0.0.1 -t t -m up
-    mosquitto_sub -h 127.0.0.1 -v -q 1 -t 'inspectord/#' > "$WORK/heard" 2>&1 &
+    mosquitto_sub -h 127.0.0.1 -v -q 1 -t 'inspectord/#' >> "$WORK/heard" 2>&1 &
 }
 
 start_daemon() {
@@ -53,6 +60,7 @@ stop_daemon() {
     kill -TERM "$DAEMON"
     soon 60 "the daemon stops" bash -c "! kill -0 $DAEMON"
     wait "$DAEMON"
+    DAEMON=
 }
 
 # verdicts JQ: the verdicts heard so far for which the filter is true, one JSON a line.

@@ -16,7 +16,7 @@ build_image() {
     [ "$(cat "$VM/image.stamp" 2>/dev/null)" != "$stamp" ] || return 0
     release=$(. /etc/os-release && echo "$VERSION_CODENAME")
     step "image: Debian $release (a few minutes, once)"
-    rm -rf "$VM/image" && mkdir -p "$VM/image"
+    as_root rm -rf "$VM/image" && mkdir -p "$VM/image"
     # This machine's own package sources, wherever they are listed.
     sources=$(find /etc/apt -maxdepth 2 \( -name 'sources.list' -o -name '*.sources' -o -name '*.list' \) -size +0)
     options+=(--dpkgopt='path-exclude=/lib/modules/*/kernel/*')
@@ -40,13 +40,14 @@ build_image() {
     echo "$stamp" > "$VM/image.stamp"
 }
 
+# The tree stays beside the image, for containers.
 unpack_image() {
     local root=$VM/image/root
     mkdir "$root"
     as_root tar -xf "$VM/image/root.tar" -C "$root"
     truncate -s 2G "$VM/image/root.img"
     as_root mke2fs -q -t ext4 -d "$root" "$VM/image/root.img"
-    as_root rm -rf "$root" "$VM/image/root.tar"
+    rm "$VM/image/root.tar"
     mv "$VM"/image/vmlinuz-* "$VM/image/vmlinuz"
     mv "$VM"/image/initrd.img-* "$VM/image/initrd"
 }

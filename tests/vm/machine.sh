@@ -35,13 +35,13 @@ prepare_share() {
     rm -rf "${VM:?}/$1" && mkdir -p "$SHARE/out" "$SHARE/models"
     strip -o "$SHARE/inspectord" "$2"
     cp -r models/demo "$SHARE/models/"
-    cp tests/vm/guest.sh "$SHARE/"
+    cp tests/vm/guest.sh "tests/vm/scenarios/$1"/* "$SHARE/"
     echo "$PATIENCE" > "$SHARE/patience"
     chmod -R a+rX "$SHARE"
 }
 
 # Boots the machine; its console goes to the file $1, further arguments to qemu. What is written to its system disk is
-# forgotten afterwards.
+# forgotten afterwards. Its first process is `image/vm`, or what INIT says.
 boot() {
     local console=$1
     shift
@@ -49,7 +49,7 @@ boot() {
     nice -n "${NICE:-5}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1536 \
         -display none -nodefaults -no-reboot \
         -kernel "$VM/image/vmlinuz" -initrd "$VM/image/initrd" \
-        -append "console=ttyS0 root=/dev/vda rw quiet net.ifnames=0 mitigations=off no_timer_check panic=-1 systemd.show_status=false" \
+        -append "console=ttyS0 root=/dev/vda rw quiet net.ifnames=0 mitigations=off no_timer_check panic=-1 systemd.show_status=false init=${INIT:-/usr/local/bin/vm}" \
         -drive "file=$VM/image/root.img,format=raw,if=none,id=root,snapshot=on" -device virtio-blk-pci,drive=root \
         -netdev user,id=net -device virtio-net-pci,netdev=net -device virtio-rng-pci \
         -virtfs "local,path=$SHARE,mount_tag=host,security_model=none" \

@@ -30,8 +30,19 @@ start_outside() {
         [ "$SECONDS" -lt "$until" ] || fail "no broker on port $port"
         sleep 0.2
     done
-    mosquitto_sub -p $port -q 1 -t 'inspectord/vm/+/verdict' > "$1/heard" &
+    mosquitto_sub -p $port -q 1 -t 'inspectord/vm/+/verdict' >> "$1/heard" &
     PIDS+=($!)
+}
+
+# Triggers, up to 50 a second, from the daemon's start until the cut; the broker keeps those that it cannot deliver.
+trigger() {
+    local n
+    for n in $(seq 100000); do
+        echo "{\"part_id\":\"$1-$n\"}"
+        sleep 0.02
+    done | mosquitto_pub -p "$(cat "$SHARE/broker")" -q 1 -t inspectord/vm/absent/trigger -l &
+    TRIGGERS=$!
+    PIDS+=("$TRIGGERS")
 }
 
 # Boots with the store's disk behind a cache that nobody writes back unless the machine flushes.
@@ -57,6 +68,7 @@ one_cut() {
     before=$(heard "$folder")
     boot_with_store "$n" "$folder"
     await_console 'boot .*: the daemon' 300
+    trigger "$n"
     local until=$((SECONDS + 180 * PATIENCE))
     until [ "$(heard "$folder")" -gt $((before + 20)) ]; do
         [ "$SECONDS" -lt "$until" ] || { tail_console && fail "boot $n: no verdicts in time"; }
@@ -66,6 +78,7 @@ one_cut() {
     delay=$((RANDOM % 25)).$((RANDOM % 10))
     sleep "$delay"
     # The machine is frozen first, so that it sees nothing of its disk's end.
+    kill "$TRIGGERS"
     kill -STOP "$QEMU"
     kill -KILL "$NBDKIT"
     cut_power
@@ -96,6 +109,8 @@ to_the_end() {
     compare "$folder/heard" "$SHARE/out/history-last.jsonl" "the end"
     local missing
     missing=$(comm -13 <(keys "$folder/heard") <(keys "$SHARE/out/history-last.jsonl") | wc -l)
+    jq -r 'select(.camera == "absent") | "\(.part_id) \(.id)"' "$folder/heard" | sort -u | cut -d' ' -f1 | uniq -c |
+        awk '{ n++; if ($1 > 1) twice++ } END { print "triggers with a verdict: " n + 0 ", with more than one: " twice + 0 }'
     echo "recorded and never heard: $missing; heard twice: $(($(heard "$folder") - $(keys "$folder/heard" | wc -l)))"
     [ "$missing" -le 2 ] || fail "$missing recorded verdicts never reached the subscriber"
 }
