@@ -235,7 +235,11 @@ fn train(
         seed: record.seed,
         false_positive_rate: options.false_positive_rate,
         checkpoint_seconds: options.checkpoint_seconds,
-        learning_rate: if plan.full { training::learning_rate_for(plan.steps) } else { options.learning_rate },
+        learning_rate: if plan.full {
+            training::learning_rate_for(plan.steps)
+        } else {
+            options.learning_rate
+        },
         ..training::Options::default()
     };
     let penalty = match &options.penalty {
