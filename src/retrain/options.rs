@@ -56,7 +56,7 @@ impl Default for Options {
             path: PathBuf::new(),
             new_samples: 20,
             quiet_minutes: 10,
-            steps: 300,
+            steps: 500,
             learning_rate: 5e-4,
             full_steps: 5_000,
             checkpoint_seconds: 60,

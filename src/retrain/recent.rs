@@ -1,4 +1,4 @@
-//! The last frames that were `ok`, one every few seconds: what a new version is tried on in shadow.
+//! The last frames that were `ok`, one every two minutes unless told otherwise: what a new version is tried on in shadow.
 //!
 //! In: frames that the pipeline has judged, offered on its dispatch thread, which copies one when one is due and never
 //! waits. Out: `recent/NNNN.png`, the oldest overwritten; written by the `recent` thread, not synced, since a power cut

@@ -40,9 +40,6 @@ use crate::training::teacher::TeacherSource;
 use crate::training::{self, TrainingError, checkpoint};
 use crate::verdict::Threshold;
 
-/// The learning rate of a training from scratch of a few thousand steps.
-const FULL_LEARNING_RATE: f64 = 5e-4;
-
 /// How often folders are looked at before it begins, and how many times that for files that are being copied.
 const INTAKE_EVERY: Duration = Duration::from_millis(200);
 const INTAKE_ROUNDS: u32 = 20;
@@ -238,7 +235,11 @@ fn train(
         seed: record.seed,
         false_positive_rate: options.false_positive_rate,
         checkpoint_seconds: options.checkpoint_seconds,
-        learning_rate: if plan.full { FULL_LEARNING_RATE } else { options.learning_rate },
+        learning_rate: if plan.full {
+            training::learning_rate_for(plan.steps)
+        } else {
+            options.learning_rate
+        },
         ..training::Options::default()
     };
     let penalty = match &options.penalty {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const VOCABULARY: &[&str] =
-    &["frame", "verdict", "health", "clock", "backoff", "delivery", "shutdown", "telemetry"];
+    &["frame", "verdict", "health", "clock", "backoff", "durable", "delivery", "shutdown", "telemetry"];
 const EDGES: &[&str] = &["camera", "publish", "store", "systemd"];
 
 /// What each room may import beside the vocabulary; the command line may import everything.
