@@ -10,6 +10,7 @@ green and blue. Of train/good, --new pictures under the new light are dropped in
 import argparse
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ path = "store"
 [retrain]
 path = "retrain"
 steps = {steps}
+learning_rate = {learning_rate}
 threads = {threads}
 idle = {idle}
 false_positive_rate = {rate}
@@ -52,10 +54,24 @@ def run(program, *arguments):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def alarms(program, model, folder):
-    pictures = sorted(folder.iterdir())
-    verdicts = run(program, "inspect", "--model", model, "--json", *pictures)
-    return sum(verdict["decision"] == "anomalous" for verdict in verdicts), len(pictures)
+def judge(program, model, folder):
+    verdicts = run(program, "inspect", "--model", model, "--json", *sorted(folder.iterdir()))
+    return [verdict["score"] for verdict in verdicts], verdicts[0]["threshold"]
+
+
+def auroc(normal, anomalous):
+    pairs = [(a > n) + (a == n) / 2 for n in normal for a in anomalous]
+    return sum(pairs) / len(pairs)
+
+
+def table(program, model, tests):
+    judged = {(light, kind): judge(program, model, folder) for light, kind, folder in tests}
+    rows = {}
+    for (light, kind), (scores, threshold) in judged.items():
+        alarms = f"{sum(score > threshold for score in scores):>3} of {len(scores)}"
+        separated = "" if kind == "good" else f"{auroc(judged[light, 'good'][0], scores):.3f}"
+        rows[light, kind] = f"{alarms:<11}{separated:<7}"
+    return rows, next(iter(judged.values()))[1]
 
 
 def main():
@@ -63,10 +79,13 @@ def main():
     options.add_argument("--program", type=pathlib.Path, required=True)
     options.add_argument("--model", type=pathlib.Path, required=True)
     options.add_argument("--data", type=pathlib.Path, required=True)
+    options.add_argument("--normals", type=pathlib.Path, help="what the model was trained on, where not all of it")
     options.add_argument("--penalty", type=pathlib.Path)
     options.add_argument("--new", type=int, default=20)
     options.add_argument("--most", type=int, default=60, help="pictures of each kind to judge")
     options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--learning-rate", type=float, default=1e-4)
+    options.add_argument("--keep", type=pathlib.Path, help="where to keep the new version")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--busy", action="store_true", help="take more than idle time")
     options.add_argument("--rate", type=float, default=0.001)
@@ -77,12 +96,15 @@ def main():
         normals, samples = root / "normals", root / "retrain/top/samples/normal"
         normals.mkdir()
         samples.mkdir(parents=True)
+        # New samples must not be parts that the model was trained on: give its pictures as --normals, if it had fewer.
         good = sorted((given.data / "train/good").iterdir())
-        every = len(good) // given.new
-        for at, path in enumerate(good):
-            if at % every == 0 and at // every < given.new:
-                relit(Image.open(path), given.light).save(samples / (path.stem + ".png"))
-            else:
+        known = {path.name for path in given.normals.iterdir()} if given.normals else set()
+        fresh = [path for path in good if path.name not in known]
+        new = fresh[:: max(1, len(fresh) // given.new)][: given.new]
+        for path in new:
+            relit(Image.open(path), given.light).save(samples / (path.stem + ".png"))
+        for path in good:
+            if path not in new and (path.name in known or not known):
                 (normals / path.name).symlink_to(path.resolve())
         tests = []
         for kind in sorted((given.data / "test").iterdir()):
@@ -98,6 +120,7 @@ def main():
         settings.write_text(
             SETTINGS.format(
                 steps=given.steps,
+                learning_rate=given.learning_rate,
                 threads=given.threads,
                 idle=str(not given.busy).lower(),
                 rate=given.rate,
@@ -105,18 +128,21 @@ def main():
                 model=given.model.resolve(),
             )
         )
-        before = [alarms(given.program, given.model, to) for _, _, to in tests]
+        before, old_threshold = table(given.program, given.model, tests)
         began = time.monotonic()
         done = run(given.program, "retrain", "--config", settings, "--json")[-1]
         minutes = (time.monotonic() - began) / 60
         after_model = root / "retrain/top/versions" / done["report"]["version"]
-        after = [alarms(given.program, after_model, to) for _, _, to in tests]
-        print(f"{done['ending']} after {minutes:.1f} minutes")
+        after, threshold = table(given.program, after_model, tests)
+        print(f"{given.steps} steps at {given.learning_rate}: {done['ending']} after {minutes:.1f} minutes")
         for check in done["report"]["checks"]:
             print(f"  {'+' if check['passed'] else '-'} {check['name']}: {check['words']}")
-        print("light       kind                  alarms before  after")
-        for (name, kind, _), (a, of), (b, _) in zip(tests, before, after):
-            print(f"{name:<11} {kind:<20} {a:>6} of {of:<4} {b:>6}")
+        print(f"threshold {old_threshold:.3f} before, {threshold:.3f} after; alarms and AUROC against good parts")
+        print(f"{'light':<12}{'kind':<16}{'before':<18}after")
+        for (light, kind), row in before.items():
+            print(f"{light:<12}{kind:<16}{row}{after[light, kind]}")
+        if given.keep:
+            shutil.copytree(after_model, given.keep, dirs_exist_ok=True)
 
 
 main()

@@ -4,6 +4,7 @@ mod backoff;
 pub mod camera;
 pub mod cli;
 pub mod clock;
+pub mod delivery;
 pub mod detector;
 mod durable;
 pub mod efficientad;

@@ -44,12 +44,15 @@ pub struct Mode {
     /// The picture's size.
     #[serde(serialize_with = "size_text_required::serialize")]
     pub size: Size,
-    /// Seconds per frame as a fraction, such as 1001/30000, which is 29.97 frames a second.
+    /// Seconds per frame as a fraction, such as 1001/30000, which is 29.97 frames a second; or [`Mode::UNKNOWN_RATE`].
     pub interval: (u32, u32),
 }
 
 impl Mode {
-    /// Frames per second.
+    /// The interval of a device that tells none.
+    pub const UNKNOWN_RATE: (u32, u32) = (0, 0);
+
+    /// Frames per second; 0 where the device does not tell.
     pub fn rate(&self) -> f64 {
         f64::from(self.interval.1) / f64::from(self.interval.0.max(1))
     }

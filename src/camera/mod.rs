@@ -23,8 +23,8 @@ use crate::frame::{CameraId, Frame, Losses, SourceRef};
 pub use folder::may_be_a_picture;
 pub use listing::{CameraKind, CameraListing, Mode};
 pub use options::{
-    Exposure, FeatureValue, Features, FolderMode, FolderOptions, GenicamOptions, Options, SimulatedOptions,
-    V4l2Format, V4l2Options, WhiteBalance,
+    Edge, Exposure, FeatureValue, Features, FolderMode, FolderOptions, GenicamOptions, Options,
+    SimulatedOptions, V4l2Format, V4l2Options, WhiteBalance,
 };
 pub use simulated::{
     DATASET_FIRST, DatasetCounts, DatasetError, DefectKind, defective_part, normal_part, part, write_dataset,
@@ -116,10 +116,27 @@ pub trait Camera: Send {
         Ok(())
     }
 
+    /// Whether it still delivers; asked now and then while nobody wants a frame, so that a camera that is lost between
+    /// two triggers is opened again before the next.
+    ///
+    /// # Errors
+    /// [`CameraError::Lost`] if it does not.
+    fn check(&mut self) -> Result<(), CameraError> {
+        Ok(())
+    }
+
     /// What was lost between the sensor and this program since the camera was opened.
     fn losses(&self) -> Losses {
         Losses::default()
     }
+}
+
+/// Opens a line's camera; called at start and whenever the camera was lost. It is told which files were judged before.
+pub type OpenCamera = Box<dyn FnMut(HashSet<SourceRef>) -> Result<Box<dyn Camera>, CameraError> + Send>;
+
+/// What opens the camera `id` as its settings say, again and again.
+pub fn opener(id: CameraId, options: Options) -> OpenCamera {
+    Box::new(move |seen| open(&id, &options, seen))
 }
 
 /// Opens the camera `id` as its settings say. `seen` are the files that were judged before a restart; a folder skips

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::{Size, check_picture_size};
 
-pub use genicam::{Exposure, FeatureValue, Features, GenicamOptions, WhiteBalance};
+pub use genicam::{Edge, Exposure, FeatureValue, Features, GenicamOptions, WhiteBalance};
 
 /// The most frames a second that may be asked for; beyond it a wish is a typing error.
 pub(super) const MAX_RATE: f64 = 10_000.0;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::Map;
 use tracing::warn;
 
+use super::eyes::Eyes;
 use super::progress::Progress;
 use super::report::UsageError;
 use super::{device, train};
@@ -19,8 +20,9 @@ use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 /// Renews a model's quantiles and threshold without training.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   inspectord calibrate --model models/bottle --data new-normals --false-positive-rate 0.0005
+  inspectord calibrate --model models/bottle --data frames --camera top --config inspectord.toml
 
 The pictures must be normal ones that the model was not trained on. Where --data is the folder that it was trained on,
 those that training held out are taken.")]
@@ -34,6 +36,8 @@ pub struct Args {
     /// The share of normal parts that may be called anomalous.
     #[arg(long, value_name = "F", default_value_t = FALSE_POSITIVE_RATE)]
     false_positive_rate: f64,
+    #[command(flatten)]
+    eyes: Eyes,
     /// The device to run on: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
     device: Device,
@@ -47,6 +51,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     check_rate(args.false_positive_rate).map_err(|e| UsageError(format!("--false-positive-rate: {e}")))?;
     let model = CalibratedModel::load(&args.model)?;
     let training = &model.manifest().training;
+    let mut sight = args.eyes.open()?;
+    if let (None, Some(view)) = (sight.words(), &training.view) {
+        warn!(
+            trained_with = view,
+            "the model learnt what a camera sees, and these pictures are taken whole: name the camera with --camera"
+        );
+    }
     let held_out = HeldOutPictures::find(&args.data, training.seed, &training.pictures)?;
     if !held_out.known_unseen {
         warn!("these pictures calibrate the model only if it was not trained on them");
@@ -55,8 +66,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut progress = Progress::new(args.json);
     progress.begin("calibrating", 0, held_out.paths.len() as u64);
     let mut tell = |done: usize| progress.advance(done as u64, "", &Map::new());
-    let calibrated =
-        calibrate(model.into_trained(), &held_out.paths, args.false_positive_rate, &device, &mut tell);
+    let seen = (held_out.paths.as_slice(), &mut sight);
+    let calibrated = calibrate(model.into_trained(), seen, args.false_positive_rate, &device, &mut tell);
     progress.end();
     let model = calibrated?;
     model.save(&args.model)?;

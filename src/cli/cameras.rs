@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::camera::{self, CameraListing};
+use crate::camera::{self, CameraListing, Mode};
 
 /// Lists the cameras that can be opened: V4L2 with their modes, and GigE Vision and USB3 Vision.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,10 @@ fn table(cameras: &[CameraListing]) -> String {
         for mode in modes {
             let format = format!("{:?}", mode.format).to_lowercase();
             let head = format!("    {format:<6} {:>11}", mode.size.to_string());
-            let rate = format!("{}", (mode.rate() * 100.0).round() / 100.0);
+            let rate = match mode.interval {
+                Mode::UNKNOWN_RATE => "an unknown number of".to_owned(),
+                _ => format!("{}", (mode.rate() * 100.0).round() / 100.0),
+            };
             match lines.last_mut() {
                 Some((last, rates)) if *last == head => rates.push(rate),
                 _ => lines.push((head, vec![rate])),
@@ -70,7 +73,7 @@ fn table(cameras: &[CameraListing]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::camera::{CameraKind, Mode, V4l2Format};
+    use crate::camera::{CameraKind, V4l2Format};
     use crate::frame::Size;
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::settings::{DEFAULT_FILE, Settings, SettingsError, Sources};
+use crate::frame::CameraId;
+use crate::settings::{Camera, DEFAULT_FILE, Settings, SettingsError, Sources};
 
 /// Where the settings are.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,5 +20,10 @@ impl SettingsArgs {
     /// All settings, validated.
     pub(super) fn load(&self) -> Result<Settings, SettingsError> {
         Settings::load(&Sources::new(self.config.clone(), self.flags.clone()))
+    }
+
+    /// One camera, whose model need not be there yet; the only one where it is not named.
+    pub(super) fn load_camera(&self, name: Option<&CameraId>) -> Result<Camera, SettingsError> {
+        Settings::load_camera(&Sources::new(self.config.clone(), self.flags.clone()), name)
     }
 }

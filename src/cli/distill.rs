@@ -15,6 +15,7 @@ use crate::detector::options::Device;
 use crate::efficientad::{Backbone, PdnSize};
 use crate::training::checkpoint;
 use crate::training::distillation::{self, Event, Inputs, Options, Outcome, Watch};
+use crate::training::teacher::TeacherSource;
 
 /// Makes a teacher: the network that training on normal pictures compares with.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,9 @@ pub struct Args {
     /// The teacher's file; one that is there is replaced when the new one is complete.
     #[arg(long, value_name = "TEACHER")]
     out: PathBuf,
+    /// A teacher of the same size to begin with, rather than a random one.
+    #[arg(long, value_name = "TEACHER")]
+    from: Option<PathBuf>,
     /// The network: tiny, small (the paper's S) or medium (M).
     #[arg(long, default_value_t = Options::default().size)]
     size: PdnSize,
@@ -73,6 +77,9 @@ pub struct Args {
     /// Neither mirrors pictures nor turns them upside down.
     #[arg(long)]
     no_flips: bool,
+    /// Compares only the positions that a detector computes, without padding: for sides below the paper's.
+    #[arg(long)]
+    no_padding: bool,
     /// Pictures over which the backbone's channels are measured first.
     #[arg(long, value_name = "N", default_value_t = Options::default().measured)]
     measured: u64,
@@ -102,6 +109,7 @@ struct Made<'a> {
     pictures: usize,
     #[serde(flatten)]
     options: &'a Options,
+    start: Option<String>,
     loss: f32,
     note: Option<&'a str>,
 }
@@ -126,10 +134,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         backbone: format!("{} {}", backbone.kind(), backbone.digest()),
         pictures: pictures.len(),
         options: &options,
+        start: None,
         loss: f32::NAN,
         note: args.note.as_deref(),
     };
-    let inputs = Inputs { backbone, pictures, out: args.out.clone(), resume: args.resume };
+    let start =
+        args.from.as_deref().map(|path| TeacherSource::file(path, &options.architecture())).transpose()?;
+    made.start = start.as_ref().map(|teacher| teacher.origin.clone());
+    let inputs = Inputs { backbone, pictures, start, out: args.out.clone(), resume: args.resume };
     let mut progress = Progress::new(args.json);
     let mut watch = Watch { tell: &mut |event| show(&mut progress, event), stop: signals::shutdown()? };
     let distilled = distillation::distill(inputs, &options, &mut watch);
@@ -156,6 +168,7 @@ impl Args {
             stretch: self.stretch,
             grey: self.grey,
             flips: !self.no_flips,
+            padded: !self.no_padding,
             measured: self.measured,
             checkpoint_seconds: self.checkpoint_seconds,
         };

@@ -5,9 +5,10 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::eyes::Eyes;
 use super::judging::{Judge, Runner, write_heatmap};
 use super::progress::Progress;
-use crate::frame::Picture;
+use crate::imaging::Seen;
 use crate::training::dataset::{GOOD, Labelled, Sample};
 use crate::training::evaluate::{Evaluation, Judged, evaluate};
 
@@ -29,6 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
     #[command(flatten)]
+    eyes: Eyes,
+    #[command(flatten)]
     runner: Runner,
     /// Prints one JSON object.
     #[arg(long)]
@@ -44,8 +47,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     progress.begin("evaluating", 0, set.samples.len() as u64);
     let mut done = 0;
     let threshold = judge.threshold();
-    let result = evaluate(&set, threshold, |sample, picture| {
-        let judged = judge_sample(&mut judge, sample, picture, args.maps.as_deref());
+    let mut sight = args.eyes.open()?;
+    let result = evaluate(&set, threshold, &mut sight, |sample, seen| {
+        let judged = judge_sample(&mut judge, sample, seen, args.maps.as_deref());
         done += 1;
         progress.advance(done, "", &serde_json::Map::new());
         judged
@@ -64,16 +68,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn judge_sample(
     judge: &mut Judge,
     sample: &Sample,
-    picture: &Picture,
+    seen: &Seen,
     maps: Option<&Path>,
 ) -> anyhow::Result<Judged> {
     use anyhow::Context as _;
     let (inspection, timings) =
-        judge.inspect(picture).with_context(|| format!("{} cannot be judged", sample.path.display()))?;
+        judge.inspect(seen).with_context(|| format!("{} cannot be judged", sample.path.display()))?;
     if let Some(folder) = maps {
         let kind = sample.defect.as_deref().unwrap_or(GOOD);
         let name = sample.path.with_extension("png");
-        write_heatmap(&folder.join(kind).join(name.file_name().unwrap_or_default()), picture, &inspection)?;
+        write_heatmap(&folder.join(kind).join(name.file_name().unwrap_or_default()), seen, &inspection)?;
     }
     Ok(Judged {
         score: inspection.finding.score.0,

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::eyes::Eyes;
 use super::judging::{Judge, Runner, write_heatmap};
 use super::report::Told;
 use crate::detector::Inspection;
-use crate::imaging;
+use crate::imaging::Sight;
 use crate::telemetry::chain;
 use crate::verdict::{AnomalousRegion, Decision, Outcome};
 
@@ -30,6 +31,8 @@ pub struct Args {
     /// Writes the heat map of every picture into this folder.
     #[arg(long, value_name = "DIR")]
     heatmap: Option<PathBuf>,
+    #[command(flatten)]
+    eyes: Eyes,
     #[command(flatten)]
     runner: Runner,
     /// Prints one JSON object a picture.
@@ -70,10 +73,11 @@ struct TimingsMs {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut judge = Judge::open(&args.model, args.runner)?;
+    let mut sight = args.eyes.open()?;
     let mut heatmaps = args.heatmap.as_deref().map(Heatmaps::new);
     let mut failed = false;
     for path in &args.images {
-        let line = judge_file(&mut judge, path, heatmaps.as_mut()).unwrap_or_else(|error| {
+        let line = judge_file((&mut judge, &mut sight), path, heatmaps.as_mut()).unwrap_or_else(|error| {
             failed = true;
             Line::Failed { path, error: chain(error.as_ref()) }
         });
@@ -83,16 +87,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn judge_file<'a>(
-    judge: &mut Judge,
+    (judge, sight): (&mut Judge, &mut Sight),
     path: &'a Path,
     heatmaps: Option<&mut Heatmaps>,
 ) -> anyhow::Result<Line<'a>> {
     let began = Instant::now();
-    let picture = imaging::load(path)?;
+    let seen = sight.load(path)??;
     let load = began.elapsed().as_secs_f32() * 1e3;
-    let (inspection, timings) = judge.inspect(&picture)?;
+    let (inspection, timings) = judge.inspect(&seen)?;
     if let Some(heatmaps) = heatmaps {
-        write_heatmap(&heatmaps.path_for(path), &picture, &inspection)?;
+        write_heatmap(&heatmaps.path_for(path), &seen, &inspection)?;
     }
     let Inspection { finding, .. } = inspection;
     Ok(Line::Judged {

@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use crate::detector::options::{Device, Engine};
 use crate::detector::{self, Detector, Inspection};
 use crate::efficientad::CalibratedModel;
-use crate::frame::Picture;
-use crate::imaging::{self, Heat, Resizer};
+use crate::imaging::{self, Heat, Resizer, Seen};
 use crate::verdict::Timings;
 
 /// What to run a model on, and with.
@@ -40,14 +39,13 @@ impl Judge {
         self.detector.threshold().0
     }
 
-    /// Judges the whole of `picture`; the times are those of preparing and inferring.
-    pub(super) fn inspect(&mut self, picture: &Picture) -> anyhow::Result<(Inspection, Timings)> {
-        let viewed = imaging::whole(picture.size());
+    /// Judges what is `seen`; the times are those of preparing and inferring.
+    pub(super) fn inspect(&mut self, seen: &Seen) -> anyhow::Result<(Inspection, Timings)> {
         let began = Instant::now();
-        let input = self.resizer.resize(picture, self.detector.input())?;
+        let input = self.resizer.resize_region(&seen.picture, seen.viewed, self.detector.input())?;
         let prepare = milliseconds(began);
         let began = Instant::now();
-        let inspection = self.detector.inspect(&input, viewed)?;
+        let inspection = self.detector.inspect_visible(&input, seen.viewed, seen.mask.as_deref())?;
         let infer = milliseconds(began);
         let timings = Timings { prepare, infer, total: prepare + infer, ..Timings::default() };
         Ok((inspection, timings))
@@ -59,14 +57,14 @@ fn milliseconds(since: Instant) -> f32 {
 }
 
 /// Writes what people look at: the map over its picture.
-pub(super) fn write_heatmap(path: &Path, picture: &Picture, inspection: &Inspection) -> anyhow::Result<()> {
+pub(super) fn write_heatmap(path: &Path, seen: &Seen, inspection: &Inspection) -> anyhow::Result<()> {
     let heat = Heat {
         values: &inspection.map.values,
         size: inspection.map.size,
-        viewed: imaging::whole(picture.size()),
+        viewed: seen.viewed,
         finding: &inspection.finding,
     };
-    let drawn = imaging::heatmap(picture, &heat)?;
+    let drawn = imaging::heatmap(&seen.picture, &heat)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }

@@ -12,6 +12,7 @@ pub mod demo;
 mod device;
 pub mod distill;
 pub mod evaluate;
+mod eyes;
 pub mod history;
 pub mod inspect;
 mod judging;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::common::SettingsArgs;
 use super::report::UsageError;
 use crate::frame::CameraId;
-use crate::retrain::{Home, Listed, Place, Registry, Standing};
+use crate::retrain::{Home, Listed, Place, Registry, Standing, Underway};
 use crate::settings::{Camera, Settings};
 
 /// Lists the versions of cameras' models, and chooses the one that runs.
@@ -39,7 +39,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Lists versions, the oldest first.
+    /// Lists versions, the oldest first, and how far a retraining is.
     List,
     /// Shows one version: how it was trained, and what the gate said of it.
     Show {
@@ -122,10 +122,15 @@ pub(super) fn one<'a>(settings: &'a Settings, named: Option<&CameraId>) -> anyho
 }
 
 fn list(out: &mut impl Write, camera: &Camera, settings: &Settings, json: bool) -> anyhow::Result<()> {
-    let versions = registry(settings, camera).list()?;
+    let registry = registry(settings, camera);
+    let (versions, underway) = (registry.list()?, Underway::read(registry.home()));
     if json {
         for version in &versions {
             writeln!(out, "{}", serde_json::to_string(&Line { camera: &camera.name, version })?)?;
+        }
+        if !underway.is_idle() {
+            let line = serde_json::json!({"camera": camera.name, "retraining": underway});
+            writeln!(out, "{line}")?;
         }
         return Ok(());
     }
@@ -141,7 +146,23 @@ fn list(out: &mut impl Write, camera: &Camera, settings: &Settings, json: bool) 
             (camera.name.as_str(), &version.version, standing(version.standing));
         writeln!(out, "{name:<12} {version_name}  {made}  {standing:<8}  {remark}")?;
     }
+    if !underway.is_idle() {
+        writeln!(out, "{:<12} {}", camera.name.as_str(), in_words(&underway))?;
+    }
     Ok(())
+}
+
+/// How a retraining fares, and what waits for the next one.
+fn in_words(underway: &Underway) -> String {
+    let Underway { new_samples, phase, done, of, seconds_left, interrupted } = underway;
+    let waiting = format!("{new_samples} new samples wait");
+    let Some(phase) = phase else { return waiting };
+    let left = match (interrupted, seconds_left) {
+        (true, _) => "; interrupted, it goes on where it was".to_owned(),
+        (false, Some(seconds)) => format!("; about {} min left of this", seconds.div_ceil(60)),
+        (false, None) => String::new(),
+    };
+    format!("retraining with {new_samples} new samples: {phase}, {done} of {of}{left}")
 }
 
 fn standing(standing: Standing) -> &'static str {

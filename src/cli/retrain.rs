@@ -68,12 +68,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Before any thread is there: threads inherit what the first one has.
     if settings.retrain.idle {
         step_back();
+        if args.with_parent.is_some() {
+            stand_apart();
+        }
     }
     let threads = settings.retrain.threads;
     // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
     let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let inference = detector::Options { threads, ..settings.inference };
-    let device = device::open(inference.device)?;
+    let device = settings.retrain.device;
+    let inference = detector::Options { threads, device, ..settings.inference };
+    let device = device::open(device)?;
     let stop = signals::shutdown()?;
     let job = Job { subject, options: settings.retrain, inference, full: args.full };
     let mut progress = Progress::new(args.json);
@@ -140,6 +144,17 @@ fn step_back() {
     if refused != 0 {
         warn!(error = %io::Error::last_os_error(), "cannot be scheduled as idle; it has the lowest priority only");
     }
+}
+
+/// Leaves the daemon's session. Kernels that share the processor out by session first (autogroup) would otherwise take
+/// what the retraining uses from the daemon's share, however low its priority, where others want the processor too.
+fn stand_apart() {
+    if let Err(error) = rustix::process::setsid() {
+        warn!(%error, "cannot leave the daemon's session; inspection may be slowed down where others are busy");
+        return;
+    }
+    // Kernels without it have nothing to be told.
+    let _without = std::fs::write("/proc/self/autogroup", "19");
 }
 
 /// A daemon that is killed takes its retraining with it: the next one goes on with it.

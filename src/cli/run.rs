@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::common::SettingsArgs;
 use super::keeping;
+use crate::camera;
 use crate::detector;
 use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
+use crate::imaging::Sight;
 use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan};
 use crate::retrain::{self, Keeper};
 use crate::settings::{Camera, Settings, TriggerMode};
@@ -79,7 +81,7 @@ fn plan(settings: Settings, keepers: Keepers) -> ServicePlan {
 
 fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options) -> LinePlan {
     let registry = retrain.enabled.then(|| Keeper::registry(retrain, &keeping::subject(&camera)));
-    let Camera { name, model, source, view, trigger, views, threshold, .. } = camera;
+    let Camera { name, model, source, view, trigger, views, threshold, golden_hours, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
         TriggerMode::Software { deadline_ms, patience_ms } => {
@@ -90,16 +92,23 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
             (CaptureMode::Timed { period: Duration::from_millis(every_ms) }, None)
         }
     };
+    let (line, sees) = (name.clone(), Sight::open(&view).ok().and_then(|sight| sight.words()));
     let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
         let model = match &registry {
             Some(registry) => registry.load_active()?,
             None => CalibratedModel::load(&model)?,
         };
+        let trained_with = model.manifest().training.view.as_ref();
+        if let Some(trained_with) = trained_with.filter(|trained| sees.as_ref() != Some(trained)) {
+            warn!(camera = %line, trained_with, ?sees, "the model was trained with another view than the camera has");
+        }
         let mut detector = Detector::open(model, &inference)?;
         if let Some(threshold) = threshold {
             detector.set_threshold(threshold);
         }
         Ok(detector)
     });
-    LinePlan { camera: name, source, view, mode, views, deadline, open_detector }
+    let golden_every = golden_hours.map(|hours| Duration::from_secs(3600 * u64::from(hours)));
+    let open_camera = camera::opener(name.clone(), source);
+    LinePlan { camera: name, open_camera, view, mode, views, deadline, golden_every, open_detector }
 }

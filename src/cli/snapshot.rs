@@ -12,12 +12,12 @@ use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
 use super::common::SettingsArgs;
-use super::report::UsageError;
 use crate::camera::{self, Next};
 use crate::efficientad::CalibratedModel;
 use crate::frame::{CameraId, Frame};
 use crate::imaging::{self, Preparation};
 use crate::settings::Camera;
+use crate::training;
 
 /// How long the camera has for a frame.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 Example:
   inspectord snapshot --config ./inspectord.toml --camera top --out top.png
 
-Places are read off in pixels and written as `region`, `polygon` and `ignore`; `ignore_mask` is a picture of the same size.
+The camera's model need not be there yet. Places are read off in pixels and written as `region`, `polygon` and `ignore`; `ignore_mask` is a picture of the same size.
 Only what is inspected keeps its colours: black is outside the region, hatched is hidden by polygon or mask.")]
 pub struct Args {
     #[command(flatten)]
@@ -52,9 +52,13 @@ pub struct Args {
 /// # Errors
 /// The camera gives no frame, or one that does not fit its settings.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let settings = args.settings.load()?;
-    let camera = named(settings.cameras, args.camera.as_ref())?;
-    let input = CalibratedModel::load(&camera.model)?.architecture().input;
+    let camera = args.settings.load_camera(args.camera.as_ref())?;
+    // Looking comes before training: without a model yet, the size that one would read unless told otherwise.
+    let input = if camera.model.exists() {
+        CalibratedModel::load(&camera.model)?.architecture().input
+    } else {
+        training::Options::default().input
+    };
     let mut preparation = Preparation::open(&camera.view, input)?;
     let frame = one_frame(&camera)?;
     let prepared = preparation.look(&frame.pixels)?;
@@ -82,19 +86,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         writeln!(out, "unfit      {unfit}")?;
     }
     Ok(())
-}
-
-fn named(cameras: Vec<Camera>, name: Option<&CameraId>) -> anyhow::Result<Camera> {
-    let names = cameras.iter().map(|camera| camera.name.to_string()).collect::<Vec<_>>().join(", ");
-    let only = cameras.len() == 1;
-    let found = cameras.into_iter().find(|camera| match name {
-        Some(name) => camera.name == *name,
-        None => only,
-    });
-    found.ok_or_else(|| match name {
-        Some(name) => UsageError(format!("there is no camera `{name}`; the settings have {names}")).into(),
-        None => UsageError(format!("name one of the cameras with --camera: {names}")).into(),
-    })
 }
 
 fn one_frame(camera: &Camera) -> anyhow::Result<Box<Frame>> {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tracing::warn;
 
+use super::eyes::Eyes;
 use super::progress::Progress;
 use super::report::UsageError;
 use super::{device, shipped, signals};
@@ -20,7 +21,7 @@ use crate::training::dataset::{Normals, pictures_in};
 use crate::training::session::{self, Checkpoint, Event, Inputs, Watch};
 use crate::training::teacher::TeacherSource;
 use crate::training::threshold::FEW_SCORES;
-use crate::training::{Options, TrainingError};
+use crate::training::{Options, TrainingError, learning_rate_for};
 
 /// Trains and calibrates a model from normal pictures.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,7 @@ use crate::training::{Options, TrainingError};
 Examples:
   inspectord train --data parts/normal --out models/parts --penalty photos
   inspectord train --data bottle --out models/bottle --steps 2000 --resume
+  inspectord train --data frames --camera top --config inspectord.toml --out models/bottle
 
 --data is a flat folder of pictures of good parts, or one laid out as MVTec AD is (train/good, test/...).
 Every tenth picture is held out to find the threshold with, unless there is a folder validation/good.
@@ -52,16 +54,18 @@ pub struct Args {
     /// Training steps of one picture each; the paper's number is the default, and a few thousand do for many lines.
     #[arg(long, value_name = "N", default_value_t = Options::default().steps)]
     steps: u64,
-    /// Adam's learning rate; a tenth of it after 95 % of the steps. The paper's is the default; trainings of a few
-    /// thousand steps do better with 0.0005.
-    #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate)]
-    learning_rate: f64,
+    /// Adam's learning rate; a tenth of it after 95 % of the steps [default: what suits the steps, from 0.001 for a few
+    /// hundred to the paper's 0.0001 for 70,000]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
     /// A folder of pictures of anything else; without one, accuracy drops on several kinds of parts.
     #[arg(long, value_name = "DIR")]
     penalty: Option<PathBuf>,
     /// The seed of all randomness: the same seed, pictures and machine make the same model.
     #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
+    #[command(flatten)]
+    eyes: Eyes,
     /// The device to train on: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
     device: Device,
@@ -99,7 +103,10 @@ struct Done<'a> {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let options = args.options()?;
     let architecture = Architecture::new(options.size, options.input)?;
+    let sight = args.eyes.open()?;
     let inputs = Inputs {
+        view: sight.words(),
+        sight,
         name: args.name()?,
         data: args.data.clone(),
         normals: Normals::find(&args.data, options.seed).map_err(TrainingError::from)?,
@@ -129,7 +136,7 @@ impl Args {
             size: self.size,
             input: self.image_size,
             steps: self.steps,
-            learning_rate: self.learning_rate,
+            learning_rate: self.learning_rate.unwrap_or_else(|| learning_rate_for(self.steps)),
             seed: self.seed,
             false_positive_rate: self.false_positive_rate,
             checkpoint_seconds: self.checkpoint_seconds,

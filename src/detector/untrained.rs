@@ -41,6 +41,7 @@ fn record(seed: u64) -> TrainingRecord {
         seed,
         steps: 0,
         parent: None,
+        view: None,
     }
 }
 

@@ -42,6 +42,10 @@ pub struct TrainingRecord {
     pub steps: u64,
     /// The version of the model that this one is to replace.
     pub parent: Option<String>,
+    /// How its pictures were looked at, in words: turned, which region, which mask; none where they were seen whole and as
+    /// they were, and in bundles of earlier programs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub view: Option<String>,
 }
 
 /// How a threshold was found from normal scores.

@@ -33,6 +33,8 @@ pub struct Retraining {
 pub struct ModelNews {
     /// How the retraining fares.
     pub retraining: Option<Retraining>,
+    /// How far the line's pictures are from those that its model learnt, by what is off; 1 warns.
+    pub drift: BTreeMap<&'static str, f32>,
     /// What somebody should look into, by what it is about.
     pub warnings: BTreeMap<&'static str, String>,
 }

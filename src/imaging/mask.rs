@@ -68,6 +68,24 @@ impl LoadedAreas {
         self.areas == Areas::default()
     }
 
+    /// The size of the upright pictures that the mask picture was drawn for, if there is one.
+    pub(super) fn drawn_for(&self) -> Option<Size> {
+        self.picture.as_ref().map(|drawn| drawn.size())
+    }
+
+    /// Tells areas from others, whatever their file is called.
+    pub(super) fn checksum(&self) -> u32 {
+        let Areas { polygon, ignore, ignore_mask: _ } = &self.areas;
+        let polygons = crc32c::crc32c(format!("{polygon:?} {ignore:?}").as_bytes());
+        match &self.picture {
+            Some(drawn) => {
+                let sides = format!("{}", drawn.size());
+                crc32c::crc32c_append(crc32c::crc32c_append(polygons, sides.as_bytes()), drawn.rgb())
+            }
+            None => polygons,
+        }
+    }
+
     /// The mask of the part `viewed` of an upright picture of this size; `viewed` lies inside it.
     pub(super) fn mask(&self, picture: Size, viewed: Region) -> Result<Mask, MaskError> {
         let size = Size::new(viewed.width, viewed.height);
@@ -162,7 +180,8 @@ impl Mask {
         }
     }
 
-    fn hidden_cells(&self, grid: Grid) -> Vec<bool> {
+    /// Whether each cell of the raw map is wholly hidden.
+    pub fn hidden_cells(&self, grid: Grid) -> Vec<bool> {
         let Grid { rows, columns, padding } = grid;
         let (width, height) = (self.size.width as usize, self.size.height as usize);
         let pixels = |cell: usize, count: usize, side: usize| {

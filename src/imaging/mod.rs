@@ -21,6 +21,7 @@ mod raw;
 mod region;
 mod resize;
 mod samples;
+mod sight;
 
 pub use appearance::{Appearance, appearance};
 pub use decode::{DecodeError, Format, LoadError, decode, decode_bytes, load, looks_complete};
@@ -30,9 +31,10 @@ pub use heatmap::{Heat, HeatmapError, heatmap};
 pub use mask::{Areas, Grid, MAX_CORNERS, MAX_POLYGONS, Mask, MaskError, Polygon};
 pub use orient::{Flip, Orientation, Rotation};
 pub use overlay::overlay;
-pub use prepare::{Preparation, PrepareError, Prepared, View};
+pub use prepare::{Preparation, PrepareError, Prepared};
 pub use region::{RegionError, check_region, crop, whole};
 pub use resize::Resizer;
+pub use sight::{Seen, Sight, SightError, View};
 
 #[cfg(test)]
 mod tests {

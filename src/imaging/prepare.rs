@@ -9,42 +9,22 @@ use thiserror::Error;
 
 use super::decode::{DecodeError, LoadError, decode};
 use super::fitness::{self, Bounds, Fingerprint, Measured, Unfit};
-use super::mask::{Areas, LoadedAreas, Mask, MaskError};
-use super::orient::Orientation;
-use super::region::{RegionError, check_region, whole};
+use super::mask::Mask;
+use super::region::RegionError;
 use super::resize::Resizer;
+use super::sight::{Seen, Sight, SightError, View};
 use crate::frame::{Picture, Pixels, Region, Size};
-
-/// How one camera's pictures are looked at.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct View {
-    /// How they are brought upright; what follows is in pixels of the upright picture.
-    pub orientation: Orientation,
-    /// The part that is inspected; the whole picture where there is none.
-    pub region: Option<Region>,
-    /// What of that part counts.
-    pub areas: Areas,
-    /// What they must keep within.
-    pub bounds: Bounds,
-}
 
 /// What makes one camera's frames fit for its model.
 #[derive(Debug)]
 pub struct Preparation {
-    view: View,
-    areas: LoadedAreas,
+    sight: Sight,
+    bounds: Bounds,
     input: Size,
     resizer: Resizer,
-    mask: Option<CachedMask>,
+    /// The mask that was seen last, and which pixels of the networks' picture it hides.
+    hidden: Option<(Arc<Mask>, Vec<bool>)>,
     last: Option<Fingerprint>,
-}
-
-/// A mask, what it was made for, and which pixels of the networks' picture it hides.
-#[derive(Debug)]
-struct CachedMask {
-    picture: Size,
-    mask: Arc<Mask>,
-    hidden: Vec<bool>,
 }
 
 /// A frame, decoded and made fit.
@@ -68,12 +48,12 @@ pub enum PrepareError {
     /// It cannot be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// It has no such region.
+    /// It has no such places.
+    #[error(transparent)]
+    Sight(#[from] SightError),
+    /// It cannot be resized.
     #[error(transparent)]
     Region(#[from] RegionError),
-    /// It has no such mask.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
     /// It shows too little to be judged.
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -85,8 +65,8 @@ impl Preparation {
     /// # Errors
     /// [`LoadError`] if the mask picture cannot be read.
     pub fn open(view: &View, input: Size) -> Result<Self, LoadError> {
-        let areas = LoadedAreas::load(&view.areas)?;
-        Ok(Self { view: view.clone(), areas, input, resizer: Resizer::new(), mask: None, last: None })
+        let (sight, bounds) = (Sight::open(view)?, view.bounds);
+        Ok(Self { sight, bounds, input, resizer: Resizer::new(), hidden: None, last: None })
     }
 
     /// Decodes `pixels`, brings them upright, cuts the region out, resizes it and looks whether it can be judged.
@@ -94,14 +74,14 @@ impl Preparation {
     /// # Errors
     /// [`PrepareError`]; the next frame may be fine.
     pub fn prepare(&mut self, pixels: &Pixels) -> Result<Prepared, PrepareError> {
-        if self.view.bounds.frozen {
+        if self.bounds.frozen {
             let fingerprint = Fingerprint::of(pixels);
             if self.last.replace(fingerprint) == Some(fingerprint) {
                 return Err(Unfit::Frozen.into());
             }
         }
         let prepared = self.look(pixels)?;
-        self.view.bounds.check(prepared.measured)?;
+        self.bounds.check(prepared.measured)?;
         Ok(prepared)
     }
 
@@ -110,32 +90,18 @@ impl Preparation {
     /// # Errors
     /// [`PrepareError`], never for being unfit.
     pub fn look(&mut self, pixels: &Pixels) -> Result<Prepared, PrepareError> {
-        let captured = self.view.orientation.apply(decode(pixels)?);
-        let viewed = self.view.region.unwrap_or_else(|| whole(captured.size()));
-        check_region(viewed, captured.size())?;
+        let Seen { picture: captured, viewed, mask } = self.sight.frame(decode(pixels)?)?;
         let input = self.resizer.resize_region(&captured, viewed, self.input)?;
-        let cached = self.mask(captured.size(), viewed, &input)?;
-        let measured = fitness::measure(&input, cached.map(|cached| &cached.hidden[..]));
-        let mask = cached.map(|cached| cached.mask.clone());
+        let measured = fitness::measure(&input, mask.as_ref().map(|mask| self.hidden(mask)));
         Ok(Prepared { captured, viewed, mask, input, measured })
     }
 
-    /// Made once, and again only when the camera's picture changes its size.
-    fn mask(
-        &mut self,
-        picture: Size,
-        viewed: Region,
-        input: &Picture,
-    ) -> Result<Option<&CachedMask>, MaskError> {
-        if self.areas.hide_nothing() {
-            return Ok(None);
+    /// Which pixels of the networks' picture the mask hides.
+    fn hidden(&mut self, mask: &Arc<Mask>) -> &[bool] {
+        if !self.hidden.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, mask)) {
+            self.hidden = Some((mask.clone(), mask.resized(self.input)));
         }
-        if self.mask.as_ref().is_none_or(|cached| cached.picture != picture) {
-            let mask = self.areas.mask(picture, viewed)?;
-            let hidden = mask.resized(input.size());
-            self.mask = Some(CachedMask { picture, mask: Arc::new(mask), hidden });
-        }
-        Ok(self.mask.as_ref())
+        self.hidden.as_ref().map_or(&[], |(_, hidden)| hidden)
     }
 }
 
@@ -143,7 +109,7 @@ impl Preparation {
 mod tests {
     use super::*;
     use crate::frame::{PixelFormat, Samples};
-    use crate::imaging::{Flip, Rotation, crop};
+    use crate::imaging::{Areas, Flip, Orientation, Rotation, crop};
 
     fn grey(width: u32, height: u32) -> Pixels {
         let bytes = (0..width * height).map(|i| (i % width) as u8).collect();

@@ -3,6 +3,8 @@
 //! YUV is read as V4L2 defines its default for webcams (UVC, sRGB): ITU-R BT.601 with limited range, black at 16 and
 //! white at 235. Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
 
+use std::borrow::Cow;
+
 use super::decode::DecodeError;
 use super::{bayer, samples};
 use crate::frame::{Picture, PixelFormat, Size, check_picture_size};
@@ -18,35 +20,67 @@ pub(super) fn decode(
     let row = check_layout(size, format, stride, bytes.len()).map_err(malformed)?;
     let (width, height) = (size.width as usize, size.height as usize);
     let line = |y: usize| &bytes[y * stride..y * stride + row];
-    let mut rgb = Vec::with_capacity(size.pixels() as usize * 3);
+    let bytes_of_rgb = size.pixels() as usize * 3;
     if let PixelFormat::Bayer(mosaic, samples) = format {
+        let mut rgb = Vec::with_capacity(bytes_of_rgb);
         bayer::demosaic(size, mosaic, samples, line, &mut rgb);
         return Ok(Picture::new(size, rgb)?);
     }
-    for (y, line) in (0..height).map(line).enumerate() {
+    let (mut rgb, processor) = (vec![0; bytes_of_rgb], pulp::Arch::new());
+    for (y, out) in rgb.chunks_exact_mut(3 * width).enumerate() {
+        let line = match format {
+            PixelFormat::Mono(samples) => samples::row(line(y), samples),
+            _ => Cow::Borrowed(line(y)),
+        };
+        let chroma = match format {
+            PixelFormat::Nv12 => &bytes[(height + y / 2) * stride..][..width],
+            _ => &[],
+        };
+        processor.dispatch(Row { format, line: &line, chroma, out });
+    }
+    Ok(Picture::new(size, rgb)?)
+}
+
+/// One row to be written as RGB; loops without branches, of which the compiler makes vector instructions.
+struct Row<'a> {
+    format: PixelFormat,
+    line: &'a [u8],
+    /// The row of colours that goes with it, where they have a plane of their own.
+    chroma: &'a [u8],
+    out: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { format, line, chroma, out } = self;
         match format {
-            PixelFormat::Mono(samples) => {
-                rgb.extend(samples::row(line, samples).iter().flat_map(|&v| [v; 3]));
+            PixelFormat::Mono(_) => {
+                out.chunks_exact_mut(3).zip(line).for_each(|(to, &v)| to.copy_from_slice(&[v; 3]));
             }
+            // Has been demosaiced already.
             PixelFormat::Bayer(..) => {}
-            PixelFormat::Rgb8 => rgb.extend_from_slice(line),
-            PixelFormat::Bgr8 => rgb.extend(line.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]])),
+            PixelFormat::Rgb8 => out.copy_from_slice(line),
+            PixelFormat::Bgr8 => {
+                let pixels = out.chunks_exact_mut(3).zip(line.chunks_exact(3));
+                pixels.for_each(|(to, p)| to.copy_from_slice(&[p[2], p[1], p[0]]));
+            }
             PixelFormat::Yuyv => {
-                rgb.extend(line.chunks_exact(4).flat_map(|p| yuv_pair([p[0], p[2]], p[1], p[3])))
+                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(4));
+                pairs.for_each(|(to, p)| to.copy_from_slice(&yuv_pair([p[0], p[2]], p[1], p[3])));
             }
             PixelFormat::Uyvy => {
-                rgb.extend(line.chunks_exact(4).flat_map(|p| yuv_pair([p[1], p[3]], p[0], p[2])))
+                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(4));
+                pairs.for_each(|(to, p)| to.copy_from_slice(&yuv_pair([p[1], p[3]], p[0], p[2])));
             }
             PixelFormat::Nv12 => {
-                let at = (height + y / 2) * stride;
-                let chroma = bytes[at..at + width].chunks_exact(2);
-                rgb.extend(
-                    line.chunks_exact(2).zip(chroma).flat_map(|(l, c)| yuv_pair([l[0], l[1]], c[0], c[1])),
-                );
+                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(2)).zip(chroma.chunks_exact(2));
+                pairs.for_each(|((to, l), c)| to.copy_from_slice(&yuv_pair([l[0], l[1]], c[0], c[1])));
             }
         }
     }
-    Ok(Picture::new(size, rgb)?)
 }
 
 /// The bytes of a row, if `got` bytes hold the whole frame.
@@ -78,6 +112,7 @@ fn check_layout(size: Size, format: PixelFormat, stride: usize, got: usize) -> R
 }
 
 /// Two pixels that share their chroma, in 16-bit fixed point.
+#[inline(always)]
 fn yuv_pair(luma: [u8; 2], u: u8, v: u8) -> [u8; 6] {
     let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
     let (red, green, blue) = (104_597 * v, -25_675 * u - 53_279 * v, 132_201 * u);

@@ -15,7 +15,7 @@ use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Decided, Part};
 use super::timer::Timer;
 use crate::backoff::Backoff;
-use crate::camera::{self, Camera, CameraError, Next};
+use crate::camera::{Camera, CameraError, Next, OpenCamera};
 use crate::clock::{self, SystemClock};
 use crate::frame::{CameraId, Losses, SourceRef};
 use crate::health::{LineHealth, Stage};
@@ -38,7 +38,7 @@ const RECENT_SOURCES: usize = 1024;
 /// The stage and everything it owns.
 pub(crate) struct Capture {
     pub(crate) camera: CameraId,
-    pub(crate) source: camera::Options,
+    pub(crate) open: OpenCamera,
     pub(crate) mode: CaptureMode,
     pub(crate) views: Views,
     /// Files that have a verdict on disk, asked for whenever the camera is opened.
@@ -57,7 +57,7 @@ enum Ended {
 
 impl Capture {
     /// Captures until stopped or until a replay has ended.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         let mut recent = Recent::default();
         let mut timer = match self.mode {
@@ -85,19 +85,20 @@ impl Capture {
     }
 
     fn run_once(
-        &self,
+        &mut self,
         backoff: &mut Backoff,
         recent: &mut Recent,
         timer: &mut Option<Timer>,
     ) -> Result<Ended, CameraError> {
         let mut seen = (self.judged)();
         seen.extend(recent.0.iter().cloned());
-        let mut camera = camera::open(&self.camera, &self.source, seen)?;
+        let mut camera = (self.open)(seen)?;
         self.health.camera_is_up(camera.describe());
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
+            camera.check()?;
             match (self.mode, timer.as_mut()) {
                 (CaptureMode::Free { when_full }, _) => {
                     match self.next_frame(camera.as_mut(), TICK, recent)? {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
-use super::golden::Golden;
+use super::golden::{self, Golden, Schedule};
 use super::models::FrameTap;
 use super::part::{Decided, Exhibit};
 use crate::frame::Planted;
@@ -44,17 +44,26 @@ pub(crate) fn dispatch(
     from: &Receiver<Decided>,
     store: &StoreHandle,
     listeners: &Listeners,
-    health: &LineHealth,
+    (health, golden_every): (&LineHealth, Option<Duration>),
 ) {
+    let mut schedule = Schedule::new(golden_every, Instant::now());
     let unwritten = Arc::new(AtomicUsize::new(0));
     loop {
         health.beat(Stage::Dispatch);
         let next = from.recv_timeout(TICK);
         health.queue_holds(Stage::Dispatch, from.len(), from.capacity());
         match next {
-            Ok(decided) => dispatch_one(decided, store, listeners, (health, &unwritten)),
+            Ok(decided) => {
+                if let Some(golden) = Golden::announced(decided.judgement.trigger.as_ref()) {
+                    schedule.shown(golden, Instant::now());
+                }
+                dispatch_one(decided, store, listeners, (health, &unwritten));
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if let Some(warning) = schedule.look(Instant::now()) {
+            health.warn_about(golden::OVERDUE, warning);
         }
     }
     let give_up = Instant::now() + LAST_WRITES;

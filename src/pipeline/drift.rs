@@ -5,7 +5,7 @@
 //! recorded what their pictures look like warn by their scores alone. Not here: whether one picture can be judged
 //! (`imaging::fitness`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::efficientad::{HeldOut, Look, Spread};
@@ -33,6 +33,22 @@ pub(crate) struct Expected {
     pub(crate) threshold: Threshold,
 }
 
+/// What a watch tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told {
+    /// How far off each thing is, where 1 warns.
+    pub(crate) off: BTreeMap<&'static str, f32>,
+    /// Set where the warning changes: its words, or that it is over.
+    pub(crate) warning: Option<Option<String>>,
+}
+
+/// One thing that is watched.
+struct Sign {
+    name: &'static str,
+    words: String,
+    off: f32,
+}
+
 /// What a line's pictures were like lately.
 #[derive(Debug)]
 pub(crate) struct Drift {
@@ -47,8 +63,8 @@ impl Drift {
         Self { expected, seen: VecDeque::with_capacity(WINDOW), last: None, warned: false }
     }
 
-    /// Takes a picture into account if one is due; tells when the warning changes: its words, or that it is over.
-    pub(crate) fn observe(&mut self, picture: &Picture, score: f32, now: Instant) -> Option<Option<String>> {
+    /// Takes a picture into account if one is due; tells once there are enough of them.
+    pub(crate) fn observe(&mut self, picture: &Picture, score: f32, now: Instant) -> Option<Told> {
         if self.expected.is_none() || self.last.is_some_and(|last| now.duration_since(last) < EVERY) {
             return None;
         }
@@ -60,46 +76,50 @@ impl Drift {
         if self.seen.len() < WINDOW {
             return None;
         }
-        let complaints = self.complaints(if self.warned { RELEASE } else { LIMIT });
+        let signs = self.signs();
+        let off = signs.iter().map(|sign| (sign.name, sign.off)).collect();
+        let limit = if self.warned { RELEASE / LIMIT } else { 1.0 };
+        let complaints: Vec<String> =
+            signs.into_iter().filter(|sign| sign.off > limit).map(|sign| sign.words).collect();
         let warn = !complaints.is_empty();
         let changed = warn != self.warned;
         self.warned = warn;
-        changed.then(|| {
-            warn.then(|| {
-                format!(
-                    "the line no longer looks as its model learnt it: {}; look at light, lens and position, or retrain",
-                    complaints.join(", ")
-                )
-            })
-        })
+        let words = || {
+            format!(
+                "the line no longer looks as its model learnt it: {}; look at light, lens and position, or retrain",
+                complaints.join(", ")
+            )
+        };
+        Some(Told { off, warning: changed.then(|| warn.then(words)) })
     }
 
-    fn complaints(&self, limit: f32) -> Vec<String> {
+    fn signs(&self) -> Vec<Sign> {
         let Some(Expected { look, scores, threshold }) = &self.expected else { return Vec::new() };
         let mean = |value: fn(&(Appearance, f32)) -> f32| {
             self.seen.iter().map(value).sum::<f32>() / self.seen.len() as f32
         };
-        let mut complaints = Vec::new();
+        let mut signs = Vec::new();
         if let Some(look) = look {
-            for (name, now, expected) in [
-                ("brightness", mean(|s| s.0.brightness), look.brightness),
-                ("sharpness", mean(|s| s.0.sharpness), look.sharpness),
-                ("the share of red", mean(|s| s.0.red), look.red),
-                ("the share of blue", mean(|s| s.0.blue), look.blue),
+            for (name, in_words, now, expected) in [
+                ("brightness", "brightness", mean(|s| s.0.brightness), look.brightness),
+                ("sharpness", "sharpness", mean(|s| s.0.sharpness), look.sharpness),
+                ("red", "the share of red", mean(|s| s.0.red), look.red),
+                ("blue", "the share of blue", mean(|s| s.0.blue), look.blue),
             ] {
                 let Spread { mean, std } = expected;
                 let spread = std.max(LEAST_SPREAD).max(LEAST_SHARE * mean.abs());
-                if (now - mean).abs() > limit * spread {
-                    complaints.push(format!("{name} is {now:.1} instead of {mean:.1}"));
-                }
+                let words = format!("{in_words} is {now:.1} instead of {mean:.1}");
+                signs.push(Sign { name, words, off: (now - mean).abs() / (LIMIT * spread) });
             }
         }
         // Half-way from the usual score to the threshold, good parts begin to cross it.
         let (now, room) = (mean(|s| s.1), threshold.0 - scores.mean);
-        if room > 0.0 && now > scores.mean + room * limit / (2.0 * LIMIT) {
-            complaints.push(format!("scores are {now:.3} instead of {:.3} on average", scores.mean));
+        if room > 0.0 {
+            let words = format!("scores are {now:.3} instead of {:.3} on average", scores.mean);
+            let off = ((now - scores.mean) / (room / 2.0)).max(0.0);
+            signs.push(Sign { name: "score", words, off });
         }
-        complaints
+        signs
     }
 }
 
@@ -145,7 +165,7 @@ mod tests {
         let picture = picture(rgb);
         let tell = |_| {
             *from += EVERY;
-            drift.observe(&picture, score, *from)
+            drift.observe(&picture, score, *from).and_then(|told| told.warning)
         };
         (0..count).filter_map(tell).collect()
     }
@@ -168,6 +188,23 @@ mod tests {
         assert_eq!(show(&mut drift, [9; 3], 0.35, WINDOW, &mut now), []);
         let told = show(&mut drift, [9; 3], 0.45, WINDOW, &mut now);
         assert!(told[0].as_ref().unwrap().contains("scores are"), "{told:?}");
+    }
+
+    #[test]
+    fn how_far_off_the_line_is_is_told_before_it_is_too_far() {
+        let mut drift = Drift::new(Some(expected()));
+        let now = Instant::now();
+        let look = |at: usize| drift.observe(&picture([97; 3]), 0.3, now + EVERY * at as u32);
+        let told: Vec<Told> = (0..WINDOW).filter_map(look).collect();
+        let [told] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(told.warning, None);
+        assert_eq!(
+            told.off.keys().copied().collect::<Vec<_>>(),
+            ["blue", "brightness", "red", "score", "sharpness"]
+        );
+        // 3 grey levels, where 3 times 1.5 warn; 0.1 of the 0.2 that scores may rise.
+        assert!((told.off["brightness"] - 3.0 / 4.5).abs() < 1e-3, "{told:?}");
+        assert!((told.off["score"] - 0.5).abs() < 1e-3, "{told:?}");
     }
 
     #[test]

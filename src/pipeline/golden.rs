@@ -1,7 +1,10 @@
 //! Golden parts: one known to be good and one known to be bad, shown now and then, must get their verdicts.
 //!
 //! Their triggers say what they are: `"golden": "good"` or `"bad"`. A wrong verdict stands among the camera's warnings
-//! until the same kind of part gets the right one. Pure. Not here: when they are shown, which is the line's business.
+//! until the same kind of part gets the right one; so does a kind that was not shown for as long as the settings allow.
+//! Pure. Not here: showing them, which is the line's business.
+
+use std::time::{Duration, Instant};
 
 use crate::verdict::{Decision, Judgement, Trigger};
 
@@ -54,6 +57,54 @@ impl Golden {
     }
 }
 
+/// What the warning of parts that were not shown goes by.
+pub(crate) const OVERDUE: &str = "golden parts";
+
+/// Whether golden parts are shown as often as they are to be.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    every: Option<Duration>,
+    good: Instant,
+    bad: Instant,
+    warned: bool,
+}
+
+impl Schedule {
+    /// Both kinds are to be shown once in `every`, counted from `now`; never where it is none.
+    pub(crate) fn new(every: Option<Duration>, now: Instant) -> Self {
+        Self { every, good: now, bad: now, warned: false }
+    }
+
+    /// A golden part was shown.
+    pub(crate) fn shown(&mut self, golden: Golden, now: Instant) {
+        match golden {
+            Golden::Good => self.good = now,
+            Golden::Bad => self.bad = now,
+        }
+    }
+
+    /// Tells when the warning changes: its words, or that it is over.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<Option<String>> {
+        let every = self.every?;
+        let overdue = |shown: Instant| now.saturating_duration_since(shown) > every;
+        let which = match (overdue(self.good), overdue(self.bad)) {
+            (true, true) => "neither the golden good part nor the golden bad one was",
+            (true, false) => "the golden good part was not",
+            (false, true) => "the golden bad part was not",
+            (false, false) => "",
+        };
+        let warn = !which.is_empty();
+        let changed = warn != self.warned;
+        self.warned = warn;
+        let hours = every.as_secs_f64() / 3600.0;
+        changed.then(|| {
+            warn.then(|| {
+                format!("{which} shown for {hours:.0} h: show it, so that the verdicts can be trusted")
+            })
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -82,5 +133,20 @@ mod tests {
             assert_eq!(Golden::announced(Some(&trigger(other))), None);
         }
         assert_eq!(Golden::announced(Some(&Trigger::default())), None);
+    }
+
+    #[test]
+    fn golden_parts_that_nobody_shows_are_asked_for_once_and_until_both_were_shown() {
+        let start = Instant::now();
+        let (hour, at) = (Duration::from_secs(3600), |hours: u32| start + Duration::from_secs(3600) * hours);
+        let mut schedule = Schedule::new(Some(8 * hour), start);
+        assert_eq!(schedule.look(at(8)), None);
+        assert!(schedule.look(at(9)).unwrap().unwrap().contains("neither"));
+        assert_eq!(schedule.look(at(10)), None);
+        schedule.shown(Golden::Good, at(10));
+        assert_eq!(schedule.look(at(11)), None);
+        schedule.shown(Golden::Bad, at(11));
+        assert_eq!(schedule.look(at(12)), Some(None));
+        assert_eq!(Schedule::new(None, start).look(at(1000)), None);
     }
 }

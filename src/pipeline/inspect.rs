@@ -174,8 +174,11 @@ pub(crate) fn infer(
         match result {
             Ok(Ok((worst, inspection))) => {
                 let score = inspection.finding.score.0;
-                if let Some(warning) = drift.observe(&views[worst].input, score, Instant::now()) {
-                    health.warn_about(DRIFT, warning);
+                if let Some(told) = drift.observe(&views[worst].input, score, Instant::now()) {
+                    health.tell(|news| news.drift = told.off);
+                    if let Some(warning) = told.warning {
+                        health.warn_about(DRIFT, warning);
+                    }
                 }
                 conclude(part, views, worst, inspection);
             }
@@ -203,6 +206,7 @@ const DRIFT: &str = "drift";
 /// A watch over what this detector's model expects, which knows nothing of the model before.
 fn watch_drift(detector: &Detector, health: &LineHealth) -> Drift {
     health.warn_about(DRIFT, None);
+    health.tell(|news| news.drift.clear());
     Drift::new(detector.calibration().map(|calibration| Expected {
         look: calibration.look,
         scores: calibration.held_out.clone(),

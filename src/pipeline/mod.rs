@@ -42,14 +42,15 @@ pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Decided, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
-use crate::camera;
+use crate::camera::OpenCamera;
+use crate::delivery::Delivery;
 use crate::detector::Detector;
 use crate::frame::{CameraId, Size};
 use crate::health::Stage;
 pub use crate::health::{CameraStatus, CounterValues, Counters, LineHealth, Snapshot};
 use crate::imaging::{LoadError, Preparation, View};
 use crate::shutdown::Shutdown;
-use crate::store::{StoreError, StoreHandle};
+use crate::store::{Arrival, StoreError, StoreHandle};
 use crate::verdict::{Reason, Threshold, Trigger};
 
 /// Triggers that may wait for the camera at once; one more is answered `uninspected: overload`.
@@ -65,8 +66,8 @@ const DISPATCH_QUEUE: usize = 64;
 pub struct LinePlan {
     /// The camera's name.
     pub camera: CameraId,
-    /// How to open it.
-    pub source: camera::Options,
+    /// Opens it.
+    pub open_camera: OpenCamera,
     /// How its picture is looked at.
     pub view: View,
     /// What makes it inspect.
@@ -75,6 +76,8 @@ pub struct LinePlan {
     pub views: Views,
     /// The deadline of triggers that state none.
     pub deadline: Option<Duration>,
+    /// How often golden parts are to be shown; none asks for none.
+    pub golden_every: Option<Duration>,
     /// Opens its detector.
     pub open_detector: OpenDetector,
 }
@@ -108,6 +111,20 @@ pub enum StartError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+/// A trigger as it came in.
+pub struct Call {
+    /// What it said.
+    pub trigger: Trigger,
+    /// When it came; its deadline counts from here.
+    pub arrived: Instant,
+    /// It had waited at the broker, for nobody knows how long.
+    pub late: bool,
+    /// The message that it came in, by which it is known when it comes again.
+    pub delivery: Option<Delivery>,
+    /// Called once it is sure to get a verdict, whatever happens to this program; must return at once.
+    pub noted: Box<dyn FnOnce() + Send>,
 }
 
 /// A trigger that did not become a part.
@@ -190,7 +207,8 @@ impl Pipeline {
     /// # Errors
     /// [`StartError`] if the model cannot be run or a thread cannot be had; nothing is left running then.
     pub(crate) fn start_line(&mut self, plan: LinePlan, listeners: Listeners) -> Result<(), StartError> {
-        let LinePlan { camera, source, view, mode, views, deadline, mut open_detector } = plan;
+        let LinePlan { camera, open_camera, view, mode, views, deadline, golden_every, mut open_detector } =
+            plan;
         let failed = |source| StartError::Detector { camera: camera.clone(), source };
         let detector = open_detector().map_err(failed)?;
         let health = LineHealth::new(camera.clone(), detector.model().clone(), detector.threshold());
@@ -206,7 +224,7 @@ impl Pipeline {
         let (keeper, keep) = DeadlineKeeper::new();
         let capture = Capture {
             camera: camera.clone(),
-            source,
+            open: open_camera,
             mode,
             views,
             judged: {
@@ -221,7 +239,10 @@ impl Pipeline {
         };
         let (h1, h2, h3, store) = (health.clone(), health.clone(), health.clone(), self.store.clone());
         let stages: [(&str, Body); 5] = [
-            ("dispatch", Box::new(move || dispatch::dispatch(&decided, &store, &listeners, &h1))),
+            (
+                "dispatch",
+                Box::new(move || dispatch::dispatch(&decided, &store, &listeners, (&h1, golden_every))),
+            ),
             ("deadline", Box::new(keep)),
             ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
@@ -251,18 +272,13 @@ impl Pipeline {
         self.lines.values().map(|line| &line.health)
     }
 
-    /// Accepts a trigger: it will get exactly one verdict, by its deadline. One that is `late`, since it had waited at
-    /// the broker while this box was away, is answered at once: its part is gone.
+    /// Accepts a trigger: it will get exactly one verdict, by its deadline. One that is `late` is answered at once: its
+    /// part is gone.
     ///
     /// # Errors
     /// [`TriggerError`] if it is refused; it gets no verdict then, and the sender is to be told.
-    pub fn trigger(
-        &self,
-        camera: &CameraId,
-        trigger: Trigger,
-        arrived: Instant,
-        late: bool,
-    ) -> Result<(), TriggerError> {
+    pub fn trigger(&self, camera: &CameraId, call: Call) -> Result<(), TriggerError> {
+        let Call { trigger, arrived, late, delivery, noted } = call;
         let unknown = || TriggerError::UnknownCamera(camera.clone());
         let line = self.lines.get(camera).ok_or_else(unknown)?;
         if !line.triggered {
@@ -271,14 +287,15 @@ impl Pipeline {
         let inlets = line.inlets.lock().unwrap_or_else(PoisonError::into_inner);
         let inlets = inlets.as_ref().ok_or(TriggerError::Stopping)?;
         let arrived_at = Timestamp::now() - arrived.elapsed();
-        let ticket = self.store.accept(camera, &trigger, arrived_at)?;
+        let arrival = Arrival { camera: camera.clone(), trigger: trigger.clone(), at: arrived_at, delivery };
+        let ticket = self.store.accept_then(arrival, noted)?;
         line.health.counters().triggers.increment();
         let stated = trigger.deadline_ms.map(Duration::from_millis);
         let deadline = stated.or(line.deadline).map(|deadline| arrived + deadline);
         let accepted = Accepted { trigger, ticket, arrived, arrived_at, deadline };
         let part = Part::from_trigger(camera.clone(), accepted, inlets.dispatch.clone());
         if late {
-            let detail = "the trigger had waited at the broker while this box was away; its part is gone";
+            let detail = "the trigger had waited at the broker; its part is gone";
             part.give_up(Reason::Deadline, detail);
             return Ok(());
         }

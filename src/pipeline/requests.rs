@@ -1,7 +1,9 @@
 //! Requests from the broker: triggers to their lines, commands carried out and answered.
 //!
 //! One thread. In: [`Incoming`] messages. Out: parts, replies, replayed verdicts. A replay runs on a thread of its own,
-//! one at a time, so that triggers never wait for it. It ends when the session has.
+//! one at a time, so that triggers never wait for it. It ends when the session has. A trigger's receipt is given when its
+//! note is on disk, or with the answer that refuses it; a command's before it is carried out, since some, such as a
+//! rollback, must not be carried out twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +12,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::Pipeline;
 use super::models::{ModelOrder, Orders};
+use super::{Call, Pipeline};
 use crate::frame::CameraId;
-use crate::publish::{Aside, Asked, Command, Incoming, MAX_REPLAY, Reply, RequestId};
+use crate::publish::{Aside, Command, Incoming, MAX_REPLAY, Receipt, Reply, Request, RequestId};
 use crate::store::StoreHandle;
 use crate::telemetry;
 use crate::verdict::Threshold;
@@ -30,19 +32,28 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Answers until the session is gone.
-    pub(crate) fn run(self, mut incoming: mpsc::Receiver<Incoming>) {
-        while let Some(request) = incoming.blocking_recv() {
-            match request {
-                Incoming::Trigger { camera, trigger, arrived, late } => {
-                    let part_id = trigger.part_id.clone();
-                    if let Err(refusal) = self.pipeline.trigger(&camera, trigger, arrived, late) {
-                        let why = telemetry::chain(&refusal);
-                        warn!(%camera, error = why, "trigger refused");
-                        self.reply(Reply { camera, asked: Asked::Trigger { part_id }, outcome: Err(why) });
-                    }
+    pub(crate) fn run(self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(Request { incoming, receipt }) = requests.blocking_recv() {
+            match incoming {
+                Incoming::Trigger { camera, trigger, arrived, late, delivery } => {
+                    let note = receipt.clone();
+                    let noted = Box::new(move || note.give());
+                    self.trigger(&camera, Call { trigger, arrived, late, delivery, noted }, receipt);
                 }
-                Incoming::Command { camera, id, command } => self.obey(camera, id, command),
+                Incoming::Command { camera, id, command } => {
+                    receipt.give();
+                    self.obey(camera, id, command);
+                }
             }
+        }
+    }
+
+    fn trigger(&self, camera: &CameraId, call: Call, receipt: Receipt) {
+        let part_id = call.trigger.part_id.clone();
+        if let Err(refusal) = self.pipeline.trigger(camera, call) {
+            let why = telemetry::chain(&refusal);
+            warn!(%camera, error = why, "trigger refused");
+            self.reply(Reply::refused(camera.clone(), part_id, why).settling(receipt));
         }
     }
 

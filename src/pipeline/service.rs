@@ -283,6 +283,7 @@ impl Broker {
             states: states_receiver,
             replies,
             incoming,
+            taken: store.deliveries().clone(),
         };
         let cameras = pipeline.health().map(|health| health.camera().clone()).collect();
         let (session, monitor) = Session::new(options, box_name, cameras, seam);
@@ -298,11 +299,8 @@ impl Broker {
     }
 
     fn publish_states(&self, pipeline: &Pipeline, store: &StoreHandle) {
-        let warning = store.health().failing.map(|failing| {
-            format!("verdicts wait since {}, for they cannot be written: {}", failing.since, failing.error)
-        });
-        let now =
-            pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), warning.clone()))).collect();
+        let warnings = troubles(&store.health());
+        let now = pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), &warnings))).collect();
         self.states.send_if_modified(|states| {
             let changed = *states != now;
             if changed {
@@ -389,9 +387,24 @@ fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool)
     })
 }
 
-fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
+/// What is the matter with the store, for people.
+fn troubles(store: &store::Health) -> Vec<String> {
+    let told = [
+        (&store.failing, "verdicts wait, for they cannot be written"),
+        (&store.thinning, "pictures are not kept as evidence, verdicts are"),
+        (&store.slow, "the disk is slow, so that verdicts come late"),
+        (&store.pressed, "the disk is full, and verdicts use what was kept free for them"),
+    ];
+    let tell = |(trouble, what): &(&Option<store::Failing>, &str)| {
+        let store::Failing { since, error } = trouble.as_ref()?;
+        Some(format!("{what}, since {since:.0}: {error}"))
+    };
+    told.iter().filter_map(tell).collect()
+}
+
+fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
     let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
-    let ModelNews { retraining, warnings } = news;
+    let ModelNews { retraining, warnings, .. } = news;
     let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
     let availability = match camera {
         CameraStatus::Up { .. } => Availability::Up,
@@ -416,6 +429,6 @@ fn state(snapshot: Snapshot, failing: Option<String>) -> CameraState {
         },
         last_frame_at,
         retraining,
-        warnings: failing.into_iter().chain(warnings.into_values()).collect(),
+        warnings: troubles.iter().cloned().chain(warnings.into_values()).collect(),
     }
 }

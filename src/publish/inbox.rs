@@ -1,25 +1,31 @@
 //! What comes in: rules what is to be done with each message. Owned by the session; no network of its own.
 //!
-//! Three traps are dealt with here. A retained trigger would fire again at every connection: refused. A trigger that
-//! waited at the broker while this box was away belongs to a part that has long moved on: handed over as late, so that
-//! it ends in a verdict that says so. A message that the broker delivers again because the acknowledgement was lost has
-//! already been handed over: dropped. Not here: parsing (`request`), carrying out (`pipeline`).
+//! Two traps are dealt with here. A retained trigger would fire again at every connection: refused. A trigger that
+//! waited at the broker belongs to a part that has long moved on: handed over as late, so that it ends in a verdict that
+//! says so. Not here: messages that are delivered again (`receipt`), parsing (`request`), carrying out (`pipeline`).
 
-use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rumqttc::Publish;
 
+use crate::delivery::Delivery;
 use crate::frame::CameraId;
 use crate::verdict::Trigger;
 
 use super::payload::{Asked, Reply};
+use super::receipt::Receipt;
 use super::request::{self, Command, RequestId};
 use super::topics::{Inbound, Topics};
 
-/// Messages remembered as handed over; far more than brokers send without an acknowledgement.
-const REMEMBERED: usize = 1024;
+/// What others ask of this box, and the receipt to be given once it is taken care of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What they ask.
+    pub incoming: Incoming,
+    /// Until it is given, the broker delivers the message again after a crash.
+    pub receipt: Receipt,
+}
 
 /// What others ask of this box.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +38,11 @@ pub enum Incoming {
         trigger: Trigger,
         /// When it arrived; its deadline counts from here.
         arrived: Instant,
-        /// It had waited at the broker while this box was away, for nobody knows how long: the part is gone, and the
-        /// verdict should be `uninspected`.
+        /// It had waited at the broker for nobody knows how long: the part is gone, and the verdict should be
+        /// `uninspected`.
         late: bool,
+        /// The message that it came in, if that can come again.
+        delivery: Option<Delivery>,
     },
     /// The camera is told to do something; a [`Reply`] with this id is expected.
     Command {
@@ -56,8 +64,6 @@ pub(super) enum Ruling {
     Refuse(Reply),
     /// It is for a camera whose name nobody can be answered under.
     Nameless,
-    /// It has been handed over before.
-    Repeated,
     /// The box's own status: this payload.
     OwnStatus,
     /// It is on none of this box's topics.
@@ -69,22 +75,18 @@ pub(super) enum Ruling {
 pub(super) struct Inbox {
     topics: Topics,
     cameras: BTreeSet<CameraId>,
-    handed_over: VecDeque<u64>,
-    /// Whether what comes now was sent after this connection had begun.
+    /// Whether what comes now has not waited at the broker.
     current: bool,
 }
 
 impl Inbox {
     pub(super) fn new(topics: Topics, cameras: BTreeSet<CameraId>) -> Self {
-        Self { topics, cameras, handed_over: VecDeque::new(), current: false }
+        Self { topics, cameras, current: false }
     }
 
     /// A connection begins; until [`Inbox::caught_up`], what comes may have waited at the broker.
     pub(super) fn begin(&mut self, resumed: bool) {
         self.current = !resumed;
-        if !resumed {
-            self.handed_over.clear();
-        }
     }
 
     /// Everything that had waited has come.
@@ -92,11 +94,16 @@ impl Inbox {
         self.current = true;
     }
 
+    /// The broker holds messages back.
+    pub(super) fn fall_behind(&mut self) {
+        self.current = false;
+    }
+
     pub(super) fn is_current(&self) -> bool {
         self.current
     }
 
-    pub(super) fn rule(&self, message: &Publish, arrived: Instant) -> Ruling {
+    pub(super) fn rule(&self, message: &Publish, delivery: Delivery, arrived: Instant) -> Ruling {
         let (name, is_trigger) = match self.topics.parse(&message.topic) {
             Some(Inbound::Status) => return Ruling::OwnStatus,
             Some(Inbound::Trigger(name)) => (name, true),
@@ -106,36 +113,31 @@ impl Inbox {
         let Ok(camera) = name.parse::<CameraId>() else {
             return Ruling::Nameless;
         };
-        if message.dup && self.handed_over.contains(&digest(message)) {
-            return Ruling::Repeated;
-        }
-        let read =
-            if is_trigger { self.trigger(camera, message, arrived) } else { self.command(camera, message) };
+        let read = if is_trigger {
+            self.trigger(camera, message, (delivery, arrived))
+        } else {
+            self.command(camera, message)
+        };
         match read {
             Ok(incoming) => Ruling::Deliver(incoming),
             Err(reply) => Ruling::Refuse(reply),
         }
     }
 
-    /// Remembers that `message` was handed over.
-    pub(super) fn remember(&mut self, message: &Publish) {
-        if self.handed_over.len() == REMEMBERED {
-            self.handed_over.pop_front();
-        }
-        self.handed_over.push_back(digest(message));
-    }
-
-    fn trigger(&self, camera: CameraId, message: &Publish, arrived: Instant) -> Result<Incoming, Reply> {
-        let refuse = |camera: CameraId, part_id: Option<String>, why: String| Reply {
-            camera,
-            asked: Asked::Trigger { part_id },
-            outcome: Err(why),
-        };
+    fn trigger(
+        &self,
+        camera: CameraId,
+        message: &Publish,
+        (delivery, arrived): (Delivery, Instant),
+    ) -> Result<Incoming, Reply> {
         match request::trigger(&message.payload) {
-            Err(bad) => Err(refuse(camera, bad.part_id, bad.error.to_string())),
+            Err(bad) => Err(Reply::refused(camera, bad.part_id, bad.error.to_string())),
             Ok(trigger) => match self.objection(&camera, message) {
-                Some(why) => Err(refuse(camera, trigger.part_id, why)),
-                None => Ok(Incoming::Trigger { camera, trigger, arrived, late: !self.current }),
+                Some(why) => Err(Reply::refused(camera, trigger.part_id, why)),
+                None => {
+                    let (late, delivery) = (!self.current, (delivery.packet != 0).then_some(delivery));
+                    Ok(Incoming::Trigger { camera, trigger, arrived, late, delivery })
+                }
             },
         }
     }
@@ -146,6 +148,7 @@ impl Inbox {
                 camera,
                 asked: Asked::Command { id: bad.id },
                 outcome: Err(bad.error.to_string()),
+                receipt: None,
             }),
             Ok((id, command)) => match self.objection(&camera, message) {
                 Some(why) => Err(Reply::failed(camera, id, why)),
@@ -172,20 +175,10 @@ impl Incoming {
     pub(super) fn overloaded(self) -> Reply {
         let why = "more came than can be taken: send it again, more slowly";
         match self {
-            Self::Trigger { camera, trigger, .. } => {
-                Reply { camera, asked: Asked::Trigger { part_id: trigger.part_id }, outcome: Err(why.into()) }
-            }
+            Self::Trigger { camera, trigger, .. } => Reply::refused(camera, trigger.part_id, why),
             Self::Command { camera, id, .. } => Reply::failed(camera, id, why),
         }
     }
-}
-
-/// What tells one delivery from another: brokers repeat a message under its number, and use a number again only after
-/// some sixty thousand others. Without it, two triggers that say the same would be one.
-fn digest(message: &Publish) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (message.pkid, &message.topic, &message.payload).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -205,6 +198,10 @@ mod tests {
         Publish::new(topic, QoS::AtLeastOnce, payload)
     }
 
+    fn rule(inbox: &Inbox, message: &Publish, arrived: Instant) -> Ruling {
+        inbox.rule(message, Delivery { session: 1, packet: message.pkid, digest: 0 }, arrived)
+    }
+
     fn refusal(ruling: Ruling) -> String {
         match ruling {
             Ruling::Refuse(reply) => reply.outcome.unwrap_err(),
@@ -215,10 +212,12 @@ mod tests {
     #[test]
     fn a_trigger_is_handed_over() {
         let now = Instant::now();
-        let ruling = inbox().rule(&message("i/b/top/trigger", r#"{"part_id":"7"}"#), now);
-        let Ruling::Deliver(Incoming::Trigger { camera, trigger, arrived, late }) = ruling else {
+        let ruling =
+            rule(&inbox(), &Publish { pkid: 3, ..message("i/b/top/trigger", r#"{"part_id":"7"}"#) }, now);
+        let Ruling::Deliver(Incoming::Trigger { camera, trigger, arrived, late, delivery }) = ruling else {
             panic!("{ruling:?}")
         };
+        assert_eq!(delivery.unwrap().packet, 3);
         assert_eq!(
             (camera.as_str(), trigger.part_id.as_deref(), arrived, late),
             ("top", Some("7"), now, false)
@@ -229,35 +228,15 @@ mod tests {
     fn what_waited_at_the_broker_is_late_until_the_box_has_caught_up() {
         let mut inbox = inbox();
         inbox.begin(true);
-        let late = |inbox: &Inbox| match inbox.rule(&message("i/b/top/trigger", "{}"), Instant::now()) {
+        let late = |inbox: &Inbox| match rule(inbox, &message("i/b/top/trigger", "{}"), Instant::now()) {
             Ruling::Deliver(Incoming::Trigger { late, .. }) => late,
             other => panic!("{other:?}"),
         };
         assert!(late(&inbox));
         inbox.caught_up();
         assert!(!late(&inbox));
-    }
-
-    #[test]
-    fn a_trigger_delivered_again_is_dropped_but_an_equal_new_one_is_not() {
-        let mut inbox = inbox();
-        let numbered = |pkid, dup| Publish { pkid, dup, ..message("i/b/top/trigger", "{}") };
-        inbox.remember(&numbered(1, false));
-        inbox.begin(true);
-        assert_eq!(inbox.rule(&numbered(1, true), Instant::now()), Ruling::Repeated);
-        assert!(matches!(inbox.rule(&numbered(1, false), Instant::now()), Ruling::Deliver(_)));
-        assert!(matches!(inbox.rule(&numbered(2, true), Instant::now()), Ruling::Deliver(_)));
-        inbox.begin(false);
-        assert!(matches!(inbox.rule(&numbered(1, true), Instant::now()), Ruling::Deliver(_)));
-    }
-
-    #[test]
-    fn memory_of_what_was_handed_over_is_bounded() {
-        let mut inbox = inbox();
-        for i in 0..5000 {
-            inbox.remember(&message("i/b/top/trigger", &i.to_string()));
-        }
-        assert_eq!(inbox.handed_over.len(), REMEMBERED);
+        inbox.fall_behind();
+        assert!(late(&inbox));
     }
 
     #[test]
@@ -266,13 +245,13 @@ mod tests {
         let now = Instant::now();
         let mut retained = message("i/b/top/trigger", "{}");
         retained.retain = true;
-        assert!(refusal(inbox.rule(&retained, now)).contains("retained"));
-        let unknown = refusal(inbox.rule(&message("i/b/left/trigger", "{}"), now));
+        assert!(refusal(rule(&inbox, &retained, now)).contains("retained"));
+        let unknown = refusal(rule(&inbox, &message("i/b/left/trigger", "{}"), now));
         assert!(unknown.contains("no camera `left`") && unknown.contains("side, top"), "{unknown}");
-        assert!(refusal(inbox.rule(&message("i/b/top/trigger", "x"), now)).contains("JSON"));
-        assert!(refusal(inbox.rule(&message("i/b/top/command", "{}"), now)).contains("`id`"));
-        assert_eq!(inbox.rule(&message("i/b/tö p/trigger", "{}"), now), Ruling::Nameless);
-        assert_eq!(inbox.rule(&message("i/c/top/trigger", "{}"), now), Ruling::Foreign);
-        assert_eq!(inbox.rule(&message("i/b/status", "{}"), now), Ruling::OwnStatus);
+        assert!(refusal(rule(&inbox, &message("i/b/top/trigger", "x"), now)).contains("JSON"));
+        assert!(refusal(rule(&inbox, &message("i/b/top/command", "{}"), now)).contains("`id`"));
+        assert_eq!(rule(&inbox, &message("i/b/tö p/trigger", "{}"), now), Ruling::Nameless);
+        assert_eq!(rule(&inbox, &message("i/c/top/trigger", "{}"), now), Ruling::Foreign);
+        assert_eq!(rule(&inbox, &message("i/b/status", "{}"), now), Ruling::OwnStatus);
     }
 }

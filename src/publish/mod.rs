@@ -20,6 +20,7 @@ mod health;
 mod inbox;
 mod options;
 mod payload;
+mod receipt;
 mod request;
 mod session;
 mod topics;
@@ -29,12 +30,13 @@ pub use crate::health::Retraining;
 pub use connection::{Probe, probe};
 pub use error::PublishError;
 pub use health::{Counters, Health, Link, Monitor};
-pub use inbox::Incoming;
+pub use inbox::{Incoming, Request};
 pub use options::{Options, Tls};
 pub use payload::{Asked, Availability, CameraCounters, CameraState, Presence, Reply, Status};
+pub use receipt::Receipt;
 pub use request::{
     Command, MAX_DEADLINE_MS, MAX_DEPTH, MAX_FIELDS, MAX_PART_ID_BYTES, MAX_REPLAY, MAX_REQUEST_BYTES,
-    MAX_REQUEST_ID_BYTES, RequestError, RequestId,
+    MAX_REQUEST_ID_BYTES, MAX_VALUES, RequestError, RequestId, read_command, read_trigger,
 };
 pub use session::{Aside, Outgoing, Seam, Session};
 pub use topics::Topics;

@@ -10,6 +10,7 @@ use crate::frame::CameraId;
 use crate::health::Retraining;
 use crate::verdict::{ModelRef, Threshold, VERDICT_SCHEMA, Verdict};
 
+use super::receipt::Receipt;
 use super::request::RequestId;
 
 /// The longest `detail` of a verdict that had to be shortened, in bytes.
@@ -164,17 +165,29 @@ pub struct Reply {
     pub asked: Asked,
     /// What came of it: anything worth telling, or why not, in words for people.
     pub outcome: Result<Value, String>,
+    /// Given when the broker has acknowledged the answer: that of the message that is answered.
+    pub receipt: Option<Receipt>,
 }
 
 impl Reply {
     /// The command was carried out, or taken on; `result` says what that means.
     pub fn done(camera: CameraId, id: RequestId, result: Value) -> Self {
-        Self { camera, asked: Asked::Command { id: Some(id) }, outcome: Ok(result) }
+        Self { camera, asked: Asked::Command { id: Some(id) }, outcome: Ok(result), receipt: None }
     }
 
     /// The command was not carried out.
     pub fn failed(camera: CameraId, id: RequestId, why: impl Into<String>) -> Self {
-        Self { camera, asked: Asked::Command { id: Some(id) }, outcome: Err(why.into()) }
+        Self { camera, asked: Asked::Command { id: Some(id) }, outcome: Err(why.into()), receipt: None }
+    }
+
+    /// The trigger is not taken, and gets no verdict.
+    pub fn refused(camera: CameraId, part_id: Option<String>, why: impl Into<String>) -> Self {
+        Self { camera, asked: Asked::Trigger { part_id }, outcome: Err(why.into()), receipt: None }
+    }
+
+    /// This answer, whose acknowledgement gives `receipt`.
+    pub fn settling(self, receipt: Receipt) -> Self {
+        Self { receipt: Some(receipt), ..self }
     }
 
     /// Its payload; a result that does not fit becomes an error that says so.

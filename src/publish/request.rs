@@ -15,6 +15,8 @@ use super::payload::head;
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The deepest nesting of a trigger's or command's JSON.
 pub const MAX_DEPTH: usize = 8;
+/// The most values in a trigger or command, at any depth; each takes far more memory than its bytes on the wire.
+pub const MAX_VALUES: usize = 1024;
 /// The most further fields of a trigger.
 pub const MAX_FIELDS: usize = 64;
 /// The longest part id, in bytes.
@@ -46,6 +48,9 @@ pub enum RequestError {
     /// Nested too deeply.
     #[error("the payload is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// Too many values.
+    #[error("the payload holds {0} values, more than {MAX_VALUES}")]
+    TooManyValues(usize),
     /// Too many fields.
     #[error("the trigger has {0} further fields, more than {MAX_FIELDS}")]
     TooManyFields(usize),
@@ -139,6 +144,22 @@ pub(super) struct BadTrigger {
 pub(super) struct BadCommand {
     pub(super) id: Option<RequestId>,
     pub(super) error: RequestError,
+}
+
+/// Reads a trigger's payload as the session does.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_trigger(payload: &[u8]) -> Result<Trigger, RequestError> {
+    trigger(payload).map_err(|bad| bad.error)
+}
+
+/// Reads a command's payload as the session does.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_command(payload: &[u8]) -> Result<(RequestId, Command), RequestError> {
+    command(payload).map_err(|bad| bad.error)
 }
 
 /// Reads a trigger.
@@ -241,6 +262,10 @@ fn object(payload: &[u8]) -> Result<Map<String, Value>, RequestError> {
     if depth(&value) > MAX_DEPTH {
         return Err(RequestError::TooDeep);
     }
+    let values = count(&value);
+    if values > MAX_VALUES {
+        return Err(RequestError::TooManyValues(values));
+    }
     match value {
         Value::Object(fields) => Ok(fields),
         _ => Err(RequestError::NotAnObject),
@@ -253,6 +278,14 @@ fn depth(value: &Value) -> usize {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(count).sum::<usize>(),
+        _ => 1,
     }
 }
 
@@ -299,6 +332,7 @@ mod tests {
         assert!(
             error(format!("{{\"x\":{}1{}}}", "[".repeat(5000), "]".repeat(5000)).as_bytes()).contains("JSON")
         );
+        assert!(error(format!("{{\"x\":{:?}}}", vec![0; 1023]).as_bytes()).contains("1025 values"));
         let many: Map<String, Value> = (0..65).map(|i| (i.to_string(), Value::Null)).collect();
         assert!(error(Value::Object(many).to_string().as_bytes()).contains("65 further fields"));
     }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::delivery::Deliveries;
 use crate::frame::CameraId;
 use crate::shutdown::Shutdown;
 use crate::verdict::Verdict;
@@ -20,9 +21,10 @@ use super::connection::Connector;
 use super::conversation::Conversation;
 use super::error::PublishError;
 use super::health::{Monitor, Reporter, monitor};
-use super::inbox::{Inbox, Incoming};
+use super::inbox::{Inbox, Request};
 use super::options::Options;
 use super::payload::{CameraState, Reply};
+use super::receipt::Receipts;
 use super::window::Window;
 
 /// Within this time of one oversize message, a second one closes the inputs, and for this long.
@@ -58,10 +60,13 @@ pub struct Seam {
     pub acknowledged: mpsc::Sender<u64>,
     /// The state of each camera; the latest is published.
     pub states: watch::Receiver<BTreeMap<CameraId, CameraState>>,
-    /// Answers to commands.
+    /// Answers to commands, and to triggers that are refused.
     pub replies: mpsc::Receiver<Reply>,
-    /// Triggers and commands. When full, the sender of a message gets a reply that says so, and it is counted.
-    pub incoming: mpsc::Sender<Incoming>,
+    /// Triggers and commands. When full, the sender of a message gets a reply that says so, and it is counted. The broker
+    /// keeps each until its receipt is given.
+    pub incoming: mpsc::Sender<Request>,
+    /// Messages that were taken before this start, so that the broker may deliver them again.
+    pub taken: Deliveries,
 }
 
 /// See the module.
@@ -71,6 +76,7 @@ pub struct Session {
     pub(super) seam: Seam,
     pub(super) window: Window,
     pub(super) inbox: Inbox,
+    pub(super) receipts: Receipts,
     pub(super) reporter: Reporter,
     pub(super) strikes: Strikes,
     pub(super) reported: Option<u64>,
@@ -91,6 +97,7 @@ impl Session {
         let session = Self {
             window: Window::new(options.inflight),
             inbox: Inbox::new(connector.topics.clone(), cameras),
+            receipts: Receipts::new(&seam.taken),
             connector,
             seam,
             reporter,

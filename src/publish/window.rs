@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use super::receipt::Receipt;
 use crate::frame::CameraId;
 
 /// What a packet is for, which decides what a lost connection and an acknowledgement mean for it.
@@ -45,6 +46,8 @@ pub(super) struct Packet {
     pub(super) purpose: Purpose,
     /// Whether it has been on the way before.
     pub(super) again: bool,
+    /// Given when it is acknowledged: of the message that it answers.
+    pub(super) receipt: Option<Receipt>,
 }
 
 /// The client library and this window disagree about what is on the way; only a new connection helps.
@@ -141,6 +144,9 @@ impl Window {
         if let Purpose::Verdict(position) = packet.purpose {
             self.progress.finish(position);
         }
+        if let Some(receipt) = &packet.receipt {
+            receipt.give();
+        }
         Some(packet)
     }
 
@@ -209,7 +215,7 @@ mod tests {
 
     fn packet(purpose: Purpose, tag: u64) -> Packet {
         let payload = tag.to_le_bytes().to_vec();
-        Packet { topic: "t".into(), payload, retain: false, purpose, again: false }
+        Packet { topic: "t".into(), payload, retain: false, purpose, again: false, receipt: None }
     }
 
     fn verdict(window: &mut Window, position: u64, topics: u64) -> bool {

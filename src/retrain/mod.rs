@@ -16,17 +16,21 @@ mod home;
 mod intake;
 mod keeper;
 mod learnt;
+mod lesson;
 mod options;
+mod others;
 mod planted;
 mod print;
 mod recent;
 mod registry;
+mod relight;
 mod report;
 mod retraining;
 mod school;
 mod set;
 mod sight;
 mod trial;
+mod underway;
 
 #[cfg(test)]
 mod registry_tests;
@@ -42,3 +46,4 @@ pub use registry::{Listed, Place, Registry, Standing};
 pub use report::{Check, Report};
 pub use retraining::{Job, Outcome, Progress, Subject, run};
 pub use set::{Kind, Sample, SampleSet};
+pub use underway::Underway;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::detector::options::Device;
 use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 
 /// How samples become new model versions.
@@ -21,15 +22,19 @@ pub struct Options {
     pub quiet_minutes: u64,
     /// Training steps of a retraining.
     pub steps: u64,
+    /// Adam's learning rate in a retraining, above 0 and at most 1.
+    pub learning_rate: f64,
     /// Training steps of one from scratch, `inspectord retrain --full`.
     pub full_steps: u64,
     /// Seconds of training that a power cut or a restart may cost.
     pub checkpoint_seconds: u64,
+    /// What it trains and tries on. Not the card that inspects, whose time it would take without a bound.
+    pub device: Device,
     /// Processor threads that it may use.
     pub threads: usize,
     /// Whether it runs only when nobody else wants the processor.
     pub idle: bool,
-    /// A folder of pictures of anything else, as for `inspectord train`.
+    /// A folder of pictures of anything else, as for `inspectord train`; without one, they are made up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<PathBuf>,
     /// The share of normal parts that may be called anomalous, above 0 and at most 0.5.
@@ -52,16 +57,18 @@ impl Default for Options {
             new_samples: 20,
             quiet_minutes: 10,
             steps: 300,
+            learning_rate: 5e-4,
             full_steps: 5_000,
             checkpoint_seconds: 60,
+            device: Device::Cpu,
             threads: 1,
             idle: true,
             penalty: None,
             false_positive_rate: FALSE_POSITIVE_RATE,
             margin: 0.05,
             keep_versions: 5,
-            recent_frames: 64,
-            recent_seconds: 5,
+            recent_frames: 120,
+            recent_seconds: 120,
         }
     }
 }
@@ -93,6 +100,8 @@ impl Options {
         for (key, steps) in [("steps", self.steps), ("full_steps", self.full_steps)] {
             unless((1..=1_000_000).contains(&steps), key, "is out of bounds: give 1 to 1000000 steps");
         }
+        let rate = self.learning_rate > 0.0 && self.learning_rate <= 1.0;
+        unless(rate, "learning_rate", "is out of bounds: give more than 0 and at most 1, such as 0.0002");
         let checkpoint = self.checkpoint_seconds <= 3_600;
         unless(checkpoint, "checkpoint_seconds", "is out of bounds: give 0 to 3600 seconds");
         unless((1..=256).contains(&self.threads), "threads", "is out of bounds: give 1 to 256 threads");

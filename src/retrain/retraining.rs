@@ -20,13 +20,14 @@ use super::gate::Limit;
 use super::home::{Home, Turn};
 use super::intake::Intake;
 use super::learnt::{Ending, Learnt, clear_work};
+use super::lesson::Lesson;
 use super::options::Options;
-use super::recent;
+use super::others::make_up;
 use super::registry::Registry;
 use super::report::Report;
 use super::set::{Kind, SampleSet};
-use super::sight::Sight;
-use super::trial::{self, Pictures, Terms};
+use super::trial::{self, Terms};
+use super::underway::Notes;
 use crate::detector;
 use crate::efficientad::CalibratedModel;
 use crate::frame::CameraId;
@@ -39,12 +40,8 @@ use crate::training::teacher::TeacherSource;
 use crate::training::{self, TrainingError, checkpoint};
 use crate::verdict::Threshold;
 
-/// Of so many new samples one is held out; always the same ones, since their content decides.
-const HOLD_OUT_EVERY: u8 = 5;
-/// New samples come as often as makes them at least this share of an epoch.
-const SHARE_OF_NEW: f64 = 0.4;
-/// But none more often than this.
-const MOST_REPEATS: usize = 12;
+/// The learning rate of a training from scratch of a few thousand steps.
+const FULL_LEARNING_RATE: f64 = 5e-4;
 
 /// How often folders are looked at before it begins, and how many times that for files that are being copied.
 const INTAKE_EVERY: Duration = Duration::from_millis(200);
@@ -131,12 +128,18 @@ pub fn run(
     take_in(&home, subject)?;
     let registry = Registry::new(&home, &subject.model);
     let active = registry.load_active()?;
+    let mut notes = Notes::new(&home);
+    let tell: &mut dyn FnMut(Progress) = &mut |progress| {
+        notes.hear(&progress);
+        tell(progress);
+    };
     let (plan, set) = plan(job, &home, &active)?;
-    let mut lesson = Lesson::assemble(job, &home, &set, &active)?;
+    let mut lesson = Lesson::assemble(subject, &home, &set, &active)?;
     let candidate = train((job, &plan), &home, (&active, &mut lesson), device, (stop, tell))?;
 
     let terms = Terms {
         sight: &lesson.sight,
+        finished: &lesson.finished,
         limit: Limit { rate: options.false_positive_rate, given: subject.threshold },
         margin: options.margin,
         seed: active.manifest().training.seed,
@@ -194,7 +197,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
         samples: set.samples().iter().map(|sample| sample.sha256.clone()).collect(),
         full: *full,
         steps: if *full { options.full_steps } else { options.steps },
-        view: format!("{:?}, {:?}", subject.view.orientation, subject.view.region),
+        view: format!("{:?}, {:?}, {:?}", subject.view.orientation, subject.view.region, subject.view.areas),
         normals: subject.normals.clone(),
     };
     let path = plan_path(home);
@@ -219,79 +222,6 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
     Ok((fresh, set))
 }
 
-/// What is learnt and what it is tried on.
-struct Lesson {
-    sight: Sight,
-    training: Vec<PathBuf>,
-    /// Indices of the new ones among them.
-    new: Vec<usize>,
-    trial: Pictures,
-}
-
-impl Lesson {
-    fn assemble(
-        job: &Job,
-        home: &Home,
-        set: &SampleSet,
-        active: &CalibratedModel,
-    ) -> Result<Self, RetrainError> {
-        let subject = &job.subject;
-        let sight = Sight::new(&subject.view, &home.work());
-        // The seed of the first training, so that what it held out stays unseen.
-        let seed = active.manifest().training.seed;
-        let old = match &subject.normals {
-            Some(folder) => Normals::find(folder, seed)?,
-            None => {
-                warn!(
-                    camera = %subject.camera,
-                    "the camera has no `normals`: the new version may forget what is not among the samples"
-                );
-                Normals { training: Vec::new(), held_out: Vec::new() }
-            }
-        };
-        let (held, learnt) = split(set);
-        let count = old.training.len();
-        // Those of the first training are taken as it took them.
-        let training = [old.training, sight.files(learnt)?].concat();
-        let held_out = [old.held_out, sight.files(held)?].concat();
-        if training.is_empty() || held_out.is_empty() {
-            return Err(RetrainError::NoSamples(home.normal()));
-        }
-        let new = (count..training.len()).collect();
-        let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
-        let trial = Pictures { held_out, defects, recent: recent::frames(home) };
-        Ok(Self { sight, training, new, trial })
-    }
-
-    /// The new ones again, until they are a good share of every epoch.
-    fn again(&self) -> Vec<usize> {
-        let (new, old) = (self.new.len(), self.training.len() - self.new.len());
-        if new == 0 || old == 0 {
-            return Vec::new();
-        }
-        let wanted = SHARE_OF_NEW / (1.0 - SHARE_OF_NEW) * old as f64;
-        let repeats = ((wanted / new as f64).ceil() as usize).clamp(1, MOST_REPEATS) - 1;
-        self.new.iter().flat_map(|&index| std::iter::repeat_n(index, repeats)).collect()
-    }
-}
-
-/// New normal samples: held out, and learnt.
-fn split(set: &SampleSet) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let first_byte = |sha: &str| sha.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).unwrap_or(0);
-    let mut normal: Vec<_> = set.of(Kind::Normal).collect();
-    normal.sort_by(|a, b| a.sha256.cmp(&b.sha256));
-    let (mut held, mut learnt): (Vec<_>, Vec<_>) =
-        normal.into_iter().partition(|sample| first_byte(&sample.sha256) % HOLD_OUT_EVERY == 0);
-    // Of few, chance may hold out none or all.
-    if held.is_empty() && learnt.len() > 1 {
-        held.push(learnt.remove(0));
-    } else if learnt.is_empty() && held.len() > 1 {
-        learnt.push(held.remove(0));
-    }
-    let paths = |samples: Vec<_>| samples.into_iter().map(|sample| set.path(sample)).collect();
-    (paths(held), paths(learnt))
-}
-
 fn train(
     (job, plan): (&Job, &Plan),
     home: &Home,
@@ -308,20 +238,23 @@ fn train(
         seed: record.seed,
         false_positive_rate: options.false_positive_rate,
         checkpoint_seconds: options.checkpoint_seconds,
+        learning_rate: if plan.full { FULL_LEARNING_RATE } else { options.learning_rate },
         ..training::Options::default()
     };
     let penalty = match &options.penalty {
         Some(folder) => Some((folder.clone(), pictures_in(folder)?)),
-        None => None,
+        None => Some(make_up(&lesson.training, training.input, record.seed, &home.work())?),
     };
     let inputs = Inputs {
         name: record.name.clone(),
         data: home.set(),
-        again: lesson.again(),
+        again: std::mem::take(&mut lesson.again),
         normals: Normals {
             training: std::mem::take(&mut lesson.training),
             held_out: lesson.trial.held_out.clone(),
         },
+        sight: lesson.finished.clone(),
+        view: record.view.clone(),
         start: (!plan.full).then(|| active.clone()),
         penalty,
         teacher: TeacherSource::of(active),

@@ -29,6 +29,12 @@ impl Sight {
         &self.view
     }
 
+    /// How the files that [`Sight::files`] gives are looked at: with the line's mask, and nothing else is left to do. `frame` is
+    /// the upright size of the camera's pictures, where that is known.
+    pub(super) fn finished(&self, frame: Option<Size>) -> Result<imaging::Sight, RetrainError> {
+        Ok(imaging::Sight::of_finished(&self.view, frame)?)
+    }
+
     /// The upright size of a picture that is delivered with `size`.
     pub(super) fn upright(&self, size: Size) -> Size {
         match self.view.orientation.rotate {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{Refusal, RetrainError};
-use super::gate::{self, Judged, Limit};
+use super::gate::{self, Judged, Limit, Planted};
 use super::planted::plant;
 use super::report::Check;
 use super::sight::Sight;
@@ -34,6 +34,8 @@ pub(super) struct Pictures {
 /// What a trial goes by.
 pub(super) struct Terms<'a> {
     pub(super) sight: &'a Sight,
+    /// How pictures are looked at that the view was applied to.
+    pub(super) finished: &'a imaging::Sight,
     pub(super) limit: Limit,
     pub(super) margin: f64,
     pub(super) seed: u64,
@@ -46,6 +48,7 @@ struct Judge {
     resizer: Resizer,
     /// As the line prepares its frames, mask included.
     preparation: Preparation,
+    finished: imaging::Sight,
 }
 
 impl Judge {
@@ -55,13 +58,15 @@ impl Judge {
             detector.set_threshold(given);
         }
         let preparation = Preparation::open(terms.sight.view(), detector.input())?;
-        Ok(Self { detector, resizer: Resizer::new(), preparation })
+        Ok(Self { detector, resizer: Resizer::new(), preparation, finished: terms.finished.clone() })
     }
 
     fn score(&mut self, picture: &Picture) -> Result<f32, RetrainError> {
         let input = self.resizer.resize(picture, self.detector.input());
         let input = input.expect("the networks' input is a legal size: this is a bug");
-        Ok(self.detector.inspect(&input, imaging::whole(picture.size()))?.finding.score.0)
+        let mask = self.finished.mask_of(picture.size());
+        let viewed = imaging::whole(picture.size());
+        Ok(self.detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
     }
 
     /// Whether it raises an alarm on a frame as the camera delivers it.
@@ -96,20 +101,26 @@ pub(super) fn run(
     };
     step(0)?;
 
-    let (mut scores, mut planted) = (Vec::new(), Vec::new());
+    let (mut scores, mut planted) = (Vec::new(), Planted::default());
     for (at, path) in pictures.held_out.iter().enumerate() {
         let picture = imaging::load(path)?;
-        scores.push(after.score(&picture)?);
+        let score = after.score(&picture)?;
+        scores.push(score);
         // What is an alarm as it is proves nothing with a defect in it.
-        let quiet = !before.alarms(&picture)?;
-        for n in (0..each).filter(|_| quiet) {
-            let number = at * MOST_IN_ONE + n;
-            let spoiled = plant(&picture, terms.seed, number as u64);
-            planted.push(Judged {
-                name: format!("{} {n}", name(path)),
-                before: before.alarms(&spoiled)?,
-                after: after.alarms(&spoiled)?,
-            });
+        let known = !before.alarms(&picture)?;
+        let learnt = !known && score <= after.detector.threshold().0;
+        for n in 0..if known { each } else { MOST_IN_ONE } {
+            if !known && !learnt {
+                break;
+            }
+            let spoiled = plant(&picture, terms.seed, (at * MOST_IN_ONE + n) as u64);
+            let found = after.alarms(&spoiled)?;
+            if known {
+                let (name, before) = (format!("{} {n}", name(path)), before.alarms(&spoiled)?);
+                planted.known.push(Judged { name, before, after: found });
+            } else {
+                planted.learnt.push(found);
+            }
         }
         step(1 + each)?;
     }

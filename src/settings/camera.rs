@@ -20,6 +20,9 @@ use crate::imaging::{Flip, Polygon, Rotation, View};
 use crate::pipeline::{Views, WhenFull};
 use crate::verdict::Threshold;
 
+/// How the fault begins that says that a model has not been made yet.
+pub(super) const NO_BUNDLE: &str = "there is no model bundle at";
+
 /// The longest deadline or patience, in milliseconds; beyond ten minutes it is a typing error.
 const MAX_WAIT_MS: u64 = 600_000;
 
@@ -42,6 +45,8 @@ pub struct Camera {
     pub threshold: Option<Threshold>,
     /// The normal pictures that its model was trained on, as `inspectord train --data` took them.
     pub normals: Option<PathBuf>,
+    /// Hours after which a golden part that was not shown is asked for.
+    pub golden_hours: Option<u32>,
 }
 
 /// What makes a camera inspect.
@@ -97,7 +102,11 @@ pub(super) struct Written {
     view_every_ms: Option<u64>,
     threshold: Option<Threshold>,
     normals: Option<PathBuf>,
+    golden_hours: Option<u32>,
 }
+
+/// A month; whoever shows golden parts more seldom need not be reminded.
+const MAX_GOLDEN_HOURS: u32 = 744;
 
 /// The most views of a part; each is held in memory until all are there.
 const MAX_VIEWS: u32 = 16;
@@ -181,6 +190,7 @@ fn complete(
     if written.threshold.is_some_and(|t| !t.0.is_finite()) {
         faults.add(&format!("{at}.threshold"), "is to be a number; leave it out to use the model's own");
     }
+    written.golden(at, faults);
     let live = source.as_ref().is_some_and(camera::Options::is_live);
     let view = WrittenView {
         rotate: written.rotate,
@@ -202,7 +212,7 @@ fn complete(
         }
         Some(path) if !path.join(MANIFEST_FILE).is_file() => {
             let message = format!(
-                "there is no model bundle at {}: make one with `inspectord train --out {0}`, or correct the name",
+                "{NO_BUNDLE} {}: make one with `inspectord train --out {0}`, or correct the name",
                 path.display()
             );
             faults.add(&format!("{at}.model"), message);
@@ -218,10 +228,24 @@ fn complete(
         views,
         threshold: written.threshold,
         normals: written.normals,
+        golden_hours: written.golden_hours,
     })
 }
 
 impl Written {
+    fn golden(&self, at: &str, faults: &mut Faults) {
+        let at = format!("{at}.golden_hours");
+        match self.golden_hours {
+            Some(_) if self.trigger != WrittenTrigger::Software => {
+                faults.add(&at, "needs trigger = \"software\": a trigger's fields say which part is golden");
+            }
+            Some(hours) if !(1..=MAX_GOLDEN_HOURS).contains(&hours) => {
+                faults.add(&at, format!("{hours} is out of bounds: give 1 to {MAX_GOLDEN_HOURS} hours"));
+            }
+            _ => {}
+        }
+    }
+
     fn trigger(&self, source: Option<&camera::Options>, at: &str, faults: &mut Faults) -> TriggerMode {
         let unasked = source.is_none_or(camera::Options::delivers_unasked);
         let by_line = source.is_some_and(camera::Options::exposes_by_line);

@@ -123,6 +123,11 @@ impl Faults {
         self.found.retain(|fault| lies_in(&fault.key, section));
     }
 
+    /// Forgets those that do not matter to whoever asks.
+    pub(super) fn forget(&mut self, matters_not: impl Fn(&Fault) -> bool) {
+        self.found.retain(|fault| !matters_not(fault));
+    }
+
     /// All of them as one error, in the order of the sections, or nothing where there are none.
     pub(super) fn into_result(self, origin: String) -> Result<(), SettingsError> {
         if self.found.is_empty() { Ok(()) } else { Err(SettingsError::Faults { origin, faults: self.found }) }

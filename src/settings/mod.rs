@@ -15,6 +15,7 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
+use crate::frame::CameraId;
 use crate::{detector, publish, retrain, store, web};
 
 pub use crate::pipeline::WhenFull;
@@ -81,6 +82,36 @@ impl Settings {
         let settings =
             Self { box_name: named.resolve(), models, cameras, mqtt, store, retrain, web, inference };
         faults.into_result(sources.describe()).map(|()| settings)
+    }
+
+    /// Reads the section of one camera, which may go unnamed where there is only one. Its model need not have been made yet:
+    /// this is for looking through the camera, and for making its model.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the faults of all cameras' sections, or with the names that there are.
+    pub fn load_camera(sources: &Sources, name: Option<&CameraId>) -> Result<Camera, SettingsError> {
+        let (mut root, mut faults) = sources.read()?;
+        let named: host::Options = root.section("box", &mut faults).unwrap_or_default();
+        let written = root.take("camera");
+        let base = sources.base();
+        let mut cameras = camera::read_all(written, &base, &base.join(&named.models), &mut faults);
+        faults.keep_only("camera");
+        faults.forget(|fault| fault.message.starts_with(camera::NO_BUNDLE));
+        let at = match name {
+            Some(name) => cameras.iter().position(|camera| camera.name == *name),
+            None if cameras.len() == 1 => Some(0),
+            None => None,
+        };
+        let names = cameras.iter().map(|camera| camera.name.to_string()).collect::<Vec<_>>().join(", ");
+        match (at, name) {
+            (Some(_), _) => {}
+            (None, Some(name)) => {
+                faults.add("camera", format!("there is no camera `{name}`; there are: {names}"))
+            }
+            (None, None) => faults.add("camera", format!("name one with --camera; there are: {names}")),
+        }
+        faults.into_result(sources.describe())?;
+        Ok(cameras.swap_remove(at.unwrap_or_default()))
     }
 
     /// Reads the `[store]` section alone, for commands that need no more than the record.

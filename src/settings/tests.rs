@@ -229,6 +229,8 @@ fn what_triggers_must_fit_what_exposes() {
         ("views = 2", folder, "views: has no effect"),
         ("trigger = \"software\"\nviews = 99", folder, "views: is out of bounds"),
         ("trigger = \"software\"\nevery_ms = 9", folder, "every_ms: has no effect"),
+        ("golden_hours = 8", folder, "golden_hours: needs trigger = \"software\""),
+        ("trigger = \"software\"\ngolden_hours = 0", folder, "golden_hours: 0 is out of bounds"),
         ("trigger = \"software\"", line, "trigger: the camera's line"),
         ("", &line.replace("Line1", "software"), "source.expose: a camera that exposes on request"),
     ] {

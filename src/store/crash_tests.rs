@@ -11,13 +11,15 @@ use rand_chacha::ChaCha8Rng;
 
 use super::evidence_thread::write_evidence;
 use super::journal::{Disk, Journal};
+use super::recovery::recover;
 use super::shared::{Bounds, Shared};
 use super::simulated::{Fault, FaultyDisk};
 use super::state::State;
 use super::tests::{options, request};
 use super::thread::{Command, Writer};
 use super::*;
-use crate::verdict::Verdict;
+use crate::delivery::Delivery;
+use crate::verdict::{Trigger, Verdict};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -146,6 +148,46 @@ fn a_full_disk_delays_verdicts_and_loses_none() {
     assert_eq!(reopen(folder.path()).0.len(), 21);
 }
 
+/// What a start would find if there were a crash now.
+fn noted_packets(folder: &Path) -> Vec<u16> {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(folder.join("store/journal")).unwrap().flatten() {
+        let _abandoned_meanwhile = fs::copy(file.path(), copy.path().join(file.file_name()));
+    }
+    recover(copy.path()).unwrap().state.checkpoint.deliveries.iter().map(|d| d.packet).collect()
+}
+
+#[test]
+fn a_trigger_is_not_called_noted_before_its_note_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let (handle, thread) = Store::open_on(&options(folder.path()), "box", Box::new(disk.clone())).unwrap();
+    let arrival = |packet| Arrival {
+        camera: "top".parse().unwrap(),
+        trigger: Trigger::default(),
+        at: jiff::Timestamp::now(),
+        delivery: Some(Delivery { session: 1, packet, digest: 7 }),
+    };
+    let accept = |packet| {
+        let (told, noted) = crossbeam_channel::bounded(1);
+        handle.accept_then(arrival(packet), move || told.send(()).unwrap()).unwrap();
+        noted
+    };
+    accept(1).recv().unwrap();
+    disk.keep_failing(Some(Fault::Sync));
+    let noted = accept(2);
+    while handle.health().write_failures < 2 {
+        std::thread::yield_now();
+    }
+    assert!(noted.try_recv().is_err());
+    // A crash now would forget it, and the broker deliver it again.
+    assert_eq!(noted_packets(folder.path()), [1]);
+    disk.keep_failing(None);
+    noted.recv().unwrap();
+    thread.close(SOON).unwrap();
+    assert_eq!(noted_packets(folder.path()), [1, 2]);
+}
+
 #[test]
 fn a_store_that_cannot_write_says_at_closing_what_is_lost() {
     let folder = tempfile::tempdir().unwrap();
@@ -165,7 +207,7 @@ fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
     fs::create_dir(&path).unwrap();
     let start = (uuid::Uuid::now_v7(), State::default(), 1);
     let journal = Journal::new(path, Box::new(Disk), 1 << 20, start);
-    let bounds = Bounds { min_free_bytes: 0, max_evidence_waiting: 1 << 20 };
+    let bounds = Bounds { min_free_bytes: 0, reserve_bytes: 0, max_evidence_waiting: 1 << 20 };
     let shared = Arc::new(Shared::new(folder.path().to_owned(), &State::default(), 0, &bounds));
     let (commands, queue) = crossbeam_channel::bounded(4);
     let (jobs, job_queue) = crossbeam_channel::unbounded();

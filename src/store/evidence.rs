@@ -61,7 +61,7 @@ pub(super) fn path_of(verdict: &Verdict) -> String {
 }
 
 /// The folder of a verdict's evidence below `store`, if it is still there.
-pub(super) fn evidence_folder(store: &Path, verdict: &Verdict) -> Option<PathBuf> {
+pub fn evidence_folder(store: &Path, verdict: &Verdict) -> Option<PathBuf> {
     let place = Path::new(verdict.evidence.as_deref()?);
     // A record is trusted as far as its checksum goes, which is not far enough to leave the store.
     let inside = place.components().all(|part| matches!(part, Component::Normal(_)));

@@ -19,6 +19,7 @@ use super::record::Accepted;
 use super::shared::{Health, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
+use crate::delivery::{Deliveries, Delivery};
 use crate::frame::{CameraId, SourceRef};
 use crate::verdict::{Judgement, Trigger, Verdict};
 
@@ -31,6 +32,21 @@ const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 
 /// Called on the store thread when a record is durable, or never will be; must return at once.
 pub(super) type Reply = Box<dyn FnOnce(Result<Verdict, StoreError>) + Send>;
+/// Called on the store thread when a note is durable, dropped if it never will be; must return at once.
+pub(super) type Noted = Box<dyn FnOnce() + Send>;
+
+/// A trigger to be noted.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Whose.
+    pub camera: CameraId,
+    /// What it said.
+    pub trigger: Trigger,
+    /// When it came; a verdict that a crash interrupts is dated so.
+    pub at: Timestamp,
+    /// The message that it came in, by which it is known when it comes again.
+    pub delivery: Option<Delivery>,
+}
 
 /// A judgement to be recorded.
 #[derive(Debug, Clone)]
@@ -91,19 +107,19 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    /// Notes that a trigger was accepted, so that it gets a verdict even if the program is killed. Does not wait for the
-    /// disk; the note is durable before the trigger's verdict is.
+    /// Notes that a trigger was accepted, so that it gets a verdict even if the program is killed from then on. Does not
+    /// wait for the disk; `noted` is called on the store thread once the note is durable, and must return at once. The
+    /// note is durable before the trigger's verdict is.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] when the trigger is, or when 1024 wait for their verdicts; [`StoreError::Busy`] when the
     /// queue stays full for a second.
-    pub fn accept(
+    pub fn accept_then(
         &self,
-        camera: &CameraId,
-        trigger: &Trigger,
-        captured_at: Timestamp,
+        arrival: Arrival,
+        noted: impl FnOnce() + Send + 'static,
     ) -> Result<Ticket, StoreError> {
-        let bytes = serde_json::to_vec(trigger).map_or(usize::MAX, |json| json.len());
+        let bytes = serde_json::to_vec(&arrival.trigger).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_TRIGGER {
             return Err(StoreError::TooLarge { what: "a trigger's JSON", got: bytes, limit: MAX_TRIGGER });
         }
@@ -116,13 +132,28 @@ impl StoreHandle {
             });
         }
         let ticket = Ticket(self.shared.tickets.fetch_add(1, Ordering::Relaxed));
-        let accepted = Accepted { camera: camera.clone(), trigger: trigger.clone(), captured_at };
-        let command = Command::Accept { ticket, accepted: Box::new(accepted) };
+        let Arrival { camera, trigger, at, delivery } = arrival;
+        let accepted = Box::new(Accepted { camera, trigger, captured_at: at, delivery });
+        let command = Command::Accept { ticket, accepted, noted: Box::new(noted) };
         self.commands.send_timeout(command, ACCEPT_WAIT).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => StoreError::Busy { waiting: self.commands.len() },
             SendTimeoutError::Disconnected(_) => StoreError::Closed,
         })?;
         Ok(ticket)
+    }
+
+    /// Like [`StoreHandle::accept_then`], of a trigger that came in no message and whose note nobody waits for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept(&self, camera: &CameraId, trigger: &Trigger, at: Timestamp) -> Result<Ticket, StoreError> {
+        let (camera, trigger) = (camera.clone(), trigger.clone());
+        self.accept_then(Arrival { camera, trigger, at, delivery: None }, || {})
+    }
+
+    /// The messages that triggers had come in before this start.
+    pub fn deliveries(&self) -> &Deliveries {
+        &self.shared.deliveries
     }
 
     /// Records a judgement: it gets its `id` and its camera's next `sequence`, in the order of calls. Waits while the

@@ -175,9 +175,9 @@ impl Indexer {
     fn keep(&self) -> Result<(), Renew> {
         let marker = self.shared.path.join(MARKER);
         let boot = boot();
-        let went_down = fs::read_to_string(&marker).is_ok_and(|opened| opened != boot);
-        mark(&marker, &boot);
-        if went_down && self.folder().exists() {
+        let opened = fs::read_to_string(&marker).ok();
+        mark(&marker, boot.as_deref().unwrap_or_default());
+        if went_down(opened.as_deref(), boot.as_deref()) && self.folder().exists() {
             return Err(Renew::Unasked("the machine went down while it was open"));
         }
         let index = Index::open(&self.folder(), self.cache, self.store, self.shared.outbox.newest())?;
@@ -256,9 +256,18 @@ impl Indexer {
     }
 }
 
-/// Names this boot of the machine.
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+/// Names this boot of the machine. A hardened service cannot see it in /proc; its unit passes it as a variable.
+fn boot() -> Option<String> {
+    let passed = std::env::var("BOOT_ID").ok();
+    let named = passed.or_else(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok())?;
+    let named = named.trim().replace('-', "");
+    (!named.is_empty()).then_some(named)
+}
+
+/// Whether the machine may have gone down while the index was open, during the boot that its marker names. Where boots
+/// have no names, it may have.
+fn went_down(opened: Option<&str>, boot: Option<&str>) -> bool {
+    opened.is_some_and(|opened| boot != Some(opened))
 }
 
 /// Notes, durably, that the index is open.
@@ -288,4 +297,19 @@ fn sync_files(folder: &Path) -> std::io::Result<()> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_index_is_trusted_only_within_the_boot_that_opened_it() {
+        assert!(!went_down(None, Some("b")));
+        assert!(!went_down(None, None));
+        assert!(!went_down(Some("b"), Some("b")));
+        assert!(went_down(Some("a"), Some("b")));
+        assert!(went_down(Some(""), Some("b")));
+        assert!(went_down(Some(""), None), "a service that cannot see the boot's name must not rely on it");
+    }
 }

@@ -13,7 +13,7 @@
 //! | `history`, `queries` | past verdicts by camera, time and decision, from the journal alone or helped by the index |
 //! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
 //! | `evidence`, `evidence_thread` | pictures and heat maps, and the thread that writes them |
-//! | `retention` | making room, on a thread of its own |
+//! | `retention`, `reserve` | making room, on a thread of its own; room that only verdicts may use |
 //! | `judged` | the files whose verdicts retention has deleted |
 //! | `outbox` | what is recorded and not yet published |
 
@@ -35,6 +35,7 @@ mod queries;
 mod reader;
 mod record;
 mod recovery;
+mod reserve;
 mod retention;
 mod segment;
 mod shared;
@@ -53,8 +54,8 @@ mod simulated;
 mod tests;
 
 pub use error::StoreError;
-pub use evidence::Evidence;
-pub use handle::{Pending, RecordRequest, StoreHandle};
+pub use evidence::{Evidence, evidence_folder};
+pub use handle::{Arrival, Pending, RecordRequest, StoreHandle};
 pub use history::{MAX_LIMIT, MAX_SOURCES, Query, Reader};
 pub use indexer::IndexHealth;
 pub use open::{Store, StoreThread};

@@ -69,6 +69,7 @@ impl Store {
 
         let bounds = Bounds {
             min_free_bytes: options.min_free_megabytes << 20,
+            reserve_bytes: options.reserve_megabytes << 20,
             max_evidence_waiting: options.evidence_queue_megabytes << 20,
         };
         let shared = Arc::new(Shared::new(path.clone(), &state, recovered.damaged, &bounds));

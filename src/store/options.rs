@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The largest segment that may be asked for, in MiB; reading one back after a crash takes about its size in memory bandwidth.
 const MAX_SEGMENT_MEGABYTES: u32 = 1024;
+/// The largest reserve that may be asked for, in MiB.
+const MAX_RESERVE_MEGABYTES: u64 = 65_536;
 /// The longest queue that may be asked for.
 const MAX_QUEUE: usize = 65_536;
 
@@ -27,6 +29,9 @@ pub struct Options {
     /// MiB that must stay free on the disk. Below it the oldest evidence and then the oldest segments go; below half
     /// of it no new evidence is written, so that verdicts still have room. Default 1024.
     pub min_free_megabytes: u64,
+    /// MiB that are kept free for verdicts alone, for when somebody else has filled the disk; 0 for none, and never more
+    /// than a sixteenth of the disk. Default 32: some forty thousand verdicts, more than an hour at ten a second.
+    pub reserve_megabytes: u64,
     /// MiB of pictures that may wait to be written as evidence; while more wait, further verdicts are recorded without
     /// theirs. Default 256: a burst of a hundred large pictures, and a bound on memory when the disk is slow.
     pub evidence_queue_megabytes: u64,
@@ -47,6 +52,7 @@ impl Default for Options {
             keep_days: 90,
             max_megabytes: 20_480,
             min_free_megabytes: 1024,
+            reserve_megabytes: 32,
             evidence_queue_megabytes: 256,
             queue: 1024,
             segment_megabytes: 16,
@@ -82,6 +88,12 @@ impl Options {
                     "{} is less than four segments ({least}): raise it, or lower segment_megabytes",
                     self.max_megabytes
                 ),
+            );
+        }
+        if self.reserve_megabytes > MAX_RESERVE_MEGABYTES {
+            fault(
+                "reserve_megabytes",
+                format!("{} must be 0 to {MAX_RESERVE_MEGABYTES}", self.reserve_megabytes),
             );
         }
         if self.evidence_queue_megabytes == 0 {

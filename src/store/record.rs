@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+use crate::delivery::{Deliveries, Delivery};
 use crate::frame::CameraId;
 use crate::verdict::{Trigger, Verdict};
 
@@ -91,6 +92,9 @@ pub(super) struct Accepted {
     pub(super) camera: CameraId,
     pub(super) trigger: Trigger,
     pub(super) captured_at: Timestamp,
+    /// The message that it came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) delivery: Option<Delivery>,
 }
 
 /// Everything that later segments need to know of earlier ones, so that those can be deleted.
@@ -106,6 +110,9 @@ pub(super) struct Checkpoint {
     pub(super) sequences: BTreeMap<CameraId, u64>,
     /// The latest `captured_at` of all verdicts so far.
     pub(super) latest: Option<Timestamp>,
+    /// The messages that the newest triggers came in.
+    #[serde(default, skip_serializing_if = "Deliveries::is_empty")]
+    pub(super) deliveries: Deliveries,
 }
 
 /// One journal entry.
@@ -254,6 +261,7 @@ mod tests {
             camera: "top".parse().unwrap(),
             trigger: serde_json::from_str(r#"{"part_id":"p","lot":[1,{"a":null}]}"#).unwrap(),
             captured_at: Timestamp::now(),
+            delivery: Some(Delivery { session: 1, packet: 2, digest: u64::MAX }),
         };
         let sequences = [("top".parse().unwrap(), 3)].into();
         vec![

@@ -97,6 +97,7 @@ impl Retention {
         self.shared.kept.add_evidence(counted.cast_signed());
         let mut tidied: Option<Instant> = None;
         loop {
+            self.shared.refill_reserve();
             let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);
             if pressed || tidied.is_none_or(|at| at.elapsed() >= TIDY) {
                 let free = || free_bytes(&self.shared.path).unwrap_or(u64::MAX);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,16 @@ use super::evidence::{self, Evidence};
 use super::indexer::{IndexHealth, Slot};
 use super::outbox::Outbox;
 use super::reader::Journal;
+use super::reserve::Reserve;
 use super::retention::Kept;
 use super::state::State;
+use crate::delivery::Deliveries;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Counter, chain};
 use crate::verdict::Verdict;
 
+/// A disk that takes longer to confirm what was written is called slow.
+const SLOW: Duration = Duration::from_millis(500);
 /// How often a failure that lasts is logged again.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -32,6 +36,12 @@ const REMIND: Duration = Duration::from_secs(60);
 pub struct Health {
     /// Set while verdicts cannot be written; they wait, and are tried again.
     pub failing: Option<Failing>,
+    /// Set while evidence is not kept, with the reason of the first that was not; verdicts are.
+    pub thinning: Option<Failing>,
+    /// Set while the disk takes long to confirm what is written.
+    pub slow: Option<Failing>,
+    /// Set while verdicts are written to what was kept free for them, with what is left of that.
+    pub pressed: Option<Failing>,
     /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
     /// The newest durable verdict.
@@ -62,12 +72,12 @@ pub struct Health {
     pub disk_bytes: Option<u64>,
 }
 
-/// Verdicts cannot be written.
+/// Something does not work as it should.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failing {
     /// Since when.
     pub since: Timestamp,
-    /// What the disk said last.
+    /// What the disk said, or what is the matter.
     pub error: String,
 }
 
@@ -90,13 +100,17 @@ pub(super) struct Shared {
     /// Accepted triggers without a verdict.
     pub(super) open: AtomicUsize,
     pub(super) tickets: AtomicU64,
+    /// The messages that triggers had come in before this start.
+    pub(super) deliveries: Deliveries,
     /// Judgements that were handed over and are not durable yet.
     pub(super) waiting: AtomicUsize,
     min_free_bytes: u64,
     max_evidence_waiting: u64,
     evidence_waiting: AtomicI64,
     evidence_lost: Counter,
-    evidence_failing: AtomicBool,
+    thinning: Mutex<Option<Failing>>,
+    slow: Mutex<Option<Failing>>,
+    reserve: Mutex<Reserve>,
     write_failures: Counter,
     damaged: u64,
     trouble: Mutex<Option<Trouble>>,
@@ -107,6 +121,7 @@ pub(super) struct Shared {
 /// The bounds that [`Shared`] keeps.
 pub(super) struct Bounds {
     pub(super) min_free_bytes: u64,
+    pub(super) reserve_bytes: u64,
     pub(super) max_evidence_waiting: u64,
 }
 
@@ -114,6 +129,8 @@ impl Shared {
     pub(super) fn new(path: PathBuf, state: &State, damaged: u64, bounds: &Bounds) -> Self {
         let sum = &state.checkpoint;
         let reader = Journal::new(&path.join(super::JOURNAL_FOLDER));
+        let disk = disk_bytes(&path).unwrap_or(u64::MAX);
+        let reserve = Mutex::new(Reserve::new(&path, bounds.reserve_bytes, disk));
         Self {
             path,
             outbox: Outbox::new(reader.clone(), sum.tip, sum.published),
@@ -123,12 +140,15 @@ impl Shared {
             closed: Shutdown::new(),
             open: AtomicUsize::new(state.open.len()),
             tickets: AtomicU64::new(sum.ticket + 1),
+            deliveries: sum.deliveries.clone(),
             waiting: AtomicUsize::new(0),
             min_free_bytes: bounds.min_free_bytes,
             max_evidence_waiting: bounds.max_evidence_waiting,
             evidence_waiting: AtomicI64::new(0),
             evidence_lost: Counter::default(),
-            evidence_failing: AtomicBool::new(false),
+            thinning: Mutex::default(),
+            slow: Mutex::default(),
+            reserve,
             write_failures: Counter::default(),
             damaged,
             trouble: Mutex::default(),
@@ -140,6 +160,9 @@ impl Shared {
     pub(super) fn health(&self) -> Health {
         Health {
             failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
+            thinning: lock(&self.thinning).clone(),
+            slow: lock(&self.slow).clone(),
+            pressed: self.pressed(),
             waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
             unpublished: self.outbox.unpublished(),
@@ -180,6 +203,37 @@ impl Shared {
         }
     }
 
+    /// Makes room for verdicts on a full disk; `false` when there is none to be had.
+    pub(super) fn use_reserve(&self) -> bool {
+        lock(&self.reserve).give_up()
+    }
+
+    /// Keeps room for verdicts, where the disk has it.
+    pub(super) fn refill_reserve(&self) {
+        if let Ok(free) = free_bytes(&self.path) {
+            lock(&self.reserve).refill(free, self.min_free_bytes);
+        }
+    }
+
+    fn pressed(&self) -> Option<Failing> {
+        let (since, left) = lock(&self.reserve).in_use()?;
+        Some(Failing { since, error: format!("{} MiB of [store] reserve_megabytes are left", left >> 20) })
+    }
+
+    /// Verdicts were written, and that took so long.
+    pub(super) fn wrote_in(&self, time: Duration) {
+        let mut slow = lock(&self.slow);
+        if time > SLOW && slow.is_none() {
+            let error = format!("confirming verdicts took it {:.1} s", time.as_secs_f64());
+            warn!(error, store = %self.path.display(), "the disk is slow");
+            *slow = Some(Failing { since: Timestamp::now(), error });
+        } else if time < SLOW / 2
+            && let Some(Failing { since, .. }) = slow.take()
+        {
+            info!(%since, "the disk is no longer slow");
+        }
+    }
+
     /// Writes a verdict's evidence, where the disk has room for it besides verdicts.
     pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), String> {
         let free = free_bytes(&self.path).unwrap_or(u64::MAX);
@@ -188,7 +242,7 @@ impl Shared {
         }
         evidence::write(&self.path, verdict, evidence).map_err(|error| chain(&error))?;
         self.kept.add_evidence(evidence.bytes_on_disk().cast_signed());
-        if self.evidence_failing.swap(false, Ordering::Relaxed) {
+        if lock(&self.thinning).take().is_some() {
             info!("evidence can be kept again");
         }
         Ok(())
@@ -208,7 +262,9 @@ impl Shared {
     /// Verdicts are recorded without their evidence.
     pub(super) fn evidence_lost(&self, verdicts: u64, reason: &str) {
         self.evidence_lost.add(verdicts);
-        if !self.evidence_failing.swap(true, Ordering::Relaxed) {
+        let mut thinning = lock(&self.thinning);
+        if thinning.is_none() {
+            *thinning = Some(Failing { since: Timestamp::now(), error: reason.to_owned() });
             warn!(verdicts, reason, "evidence is not kept; verdicts are");
         }
     }

@@ -30,6 +30,9 @@ impl State {
             }
             Record::Accepted { ticket, accepted } => {
                 sum.ticket = sum.ticket.max(ticket.0);
+                if let Some(delivery) = accepted.delivery {
+                    sum.deliveries.add(delivery);
+                }
                 self.open.insert(*ticket, (**accepted).clone());
             }
             Record::Published { upto } => sum.published = sum.published.max(*upto),
@@ -38,6 +41,7 @@ impl State {
                 sum.published = sum.published.max(other.published);
                 sum.ticket = sum.ticket.max(other.ticket);
                 sum.latest = sum.latest.max(other.latest);
+                other.deliveries.iter().for_each(|delivery| sum.deliveries.add(delivery));
                 for (camera, last) in &other.sequences {
                     let sequence = sum.sequences.entry(camera.clone()).or_default();
                     *sequence = (*sequence).max(*last);
@@ -50,7 +54,8 @@ impl State {
     pub(super) fn preamble(&self) -> Vec<Record> {
         let open = self.open.iter().map(|(ticket, accepted)| Record::Accepted {
             ticket: *ticket,
-            accepted: Box::new(accepted.clone()),
+            // The checkpoint has it, in its place among the others.
+            accepted: Box::new(Accepted { delivery: None, ..accepted.clone() }),
         });
         std::iter::once(Record::Checkpoint(self.checkpoint.clone())).chain(open).collect()
     }

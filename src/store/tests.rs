@@ -4,14 +4,23 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::*;
+use crate::delivery::Delivery;
 use crate::verdict::tests::judgement;
 use crate::verdict::{Outcome, Reason, Trigger};
 
 const SOON: Duration = Duration::from_secs(30);
 
 pub(super) fn options(path: &Path) -> Options {
-    Options { path: path.join("store"), min_free_megabytes: 0, segment_megabytes: 1, ..Options::default() }
+    Options {
+        path: path.join("store"),
+        min_free_megabytes: 0,
+        reserve_megabytes: 0,
+        segment_megabytes: 1,
+        ..Options::default()
+    }
 }
 
 pub(super) fn request(camera: &str, score: f32) -> RecordRequest {
@@ -157,6 +166,26 @@ fn a_trigger_that_a_crash_interrupted_is_answered_at_the_next_start() {
         assert!(matches!(&verdict.judgement.outcome, Outcome::Uninspected { reason: Reason::Internal, .. }));
         thread.close(SOON).unwrap();
     }
+}
+
+#[test]
+fn the_messages_that_triggers_came_in_are_known_after_restarts_and_across_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let trigger: Trigger = serde_json::from_value(json!({"text": "x".repeat(60_000)})).unwrap();
+    for round in 0..3u16 {
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        assert!(handle.deliveries().iter().map(|d| d.packet).eq(0..30 * round));
+        for packet in 30 * round..30 * (round + 1) {
+            let delivery = Some(Delivery { session: 1, packet, digest: u64::from(packet) });
+            let (camera, at) = ("top".parse().unwrap(), jiff::Timestamp::now());
+            let ticket =
+                handle.accept_then(Arrival { camera, trigger: trigger.clone(), at, delivery }, || {});
+            let ticket = Some(ticket.unwrap());
+            handle.record(RecordRequest { ticket, ..request("top", 0.1) }).wait().unwrap();
+        }
+        thread.close(SOON).unwrap();
+    }
+    assert!(segment::list(&folder.path().join("store/journal")).unwrap().len() > 3);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::evidence::{self, Evidence};
 use super::evidence_thread::{Claim, Done, Job};
-use super::handle::Reply;
-use super::journal::Journal;
+use super::handle::{Noted, Reply};
+use super::journal::{Journal, is_full};
 use super::record::{Accepted, MAX_RECORD, Record};
 use super::shared::Shared;
 use super::{Position, StoreError, Ticket};
@@ -34,9 +34,15 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// What the store thread is asked to do.
 pub(super) enum Command {
-    Accept { ticket: Ticket, accepted: Box<Accepted> },
+    Accept { ticket: Ticket, accepted: Box<Accepted>, noted: Noted },
     Record { judgement: Box<Judgement>, evidence: Option<Evidence>, ticket: Option<Ticket>, reply: Reply },
     Close,
+}
+
+/// Who is told once a record is durable.
+enum Answer {
+    Verdict(Reply),
+    Note(Noted),
 }
 
 /// One camera's verdicts that are numbered and not yet in a batch, in order.
@@ -71,7 +77,7 @@ pub(super) struct Writer {
     pub(super) evidence_wait: Duration,
     lines: BTreeMap<CameraId, Line>,
     batch: Vec<Record>,
-    replies: VecDeque<Option<Reply>>,
+    answers: VecDeque<Option<Answer>>,
     last: Position,
 }
 
@@ -88,7 +94,7 @@ impl Writer {
         let line = |last: &u64| Line { last_sequence: *last, waiting: VecDeque::new() };
         let lines = sum.sequences.iter().map(|(camera, last)| (camera.clone(), line(last))).collect();
         let last = sum.tip;
-        let (batch, replies) = Default::default();
+        let (batch, answers) = Default::default();
         Self {
             box_name: box_name.to_owned(),
             journal,
@@ -99,7 +105,7 @@ impl Writer {
             evidence_wait: EVIDENCE_WAIT,
             lines,
             batch,
-            replies,
+            answers,
             last,
         }
     }
@@ -129,7 +135,7 @@ impl Writer {
         if !open.is_empty() {
             warn!(triggers = open.len(), "triggers that a stop had interrupted are answered as uninspected");
         }
-        for (ticket, Accepted { camera, trigger, captured_at }) in open {
+        for (ticket, Accepted { camera, trigger, captured_at, .. }) in open {
             let outcome = Outcome::Uninspected {
                 reason: Reason::Internal,
                 detail: "the program was stopped while this part was under inspection".into(),
@@ -182,7 +188,9 @@ impl Writer {
 
     fn obey(&mut self, command: Command, closing: &mut bool) {
         match command {
-            Command::Accept { ticket, accepted } => self.push(Record::Accepted { ticket, accepted }, None),
+            Command::Accept { ticket, accepted, noted } => {
+                self.push(Record::Accepted { ticket, accepted }, Some(Answer::Note(noted)));
+            }
             Command::Record { judgement, evidence, ticket, reply } => {
                 self.number(*judgement, evidence, ticket, Some(reply));
             }
@@ -234,7 +242,7 @@ impl Writer {
         for Waiting { verdict, ticket, reply, .. } in line.waiting.drain(..ready) {
             self.last.0 += 1;
             self.batch.push(Record::Verdict { position: self.last, ticket, verdict });
-            self.replies.push_back(reply);
+            self.answers.push_back(reply.map(Answer::Verdict));
         }
     }
 
@@ -258,9 +266,9 @@ impl Writer {
         }
     }
 
-    fn push(&mut self, record: Record, reply: Option<Reply>) {
+    fn push(&mut self, record: Record, answer: Option<Answer>) {
         self.batch.push(record);
-        self.replies.push_back(reply);
+        self.answers.push_back(answer);
     }
 
     /// Makes the batch durable, however long that takes, then answers for it.
@@ -276,24 +284,38 @@ impl Writer {
             return Ok(());
         }
         let mut retry = FIRST_RETRY;
+        let mut began = Instant::now();
         while let Err(error) = self.journal.commit(&self.batch) {
+            if is_full(&error) && self.shared.use_reserve() {
+                continue;
+            }
             self.shared.disk_fails(&error, self.batch.len());
             if !self.shared.pause(retry) {
                 return Err(error.to_string());
             }
             retry = (retry * 2).min(LAST_RETRY);
+            began = Instant::now();
         }
+        self.shared.wrote_in(began.elapsed());
         self.shared.disk_works(self.journal.state());
-        let mut answers = Vec::with_capacity(self.batch.len());
-        let replies = &mut self.replies;
-        let verdicts = self.batch.drain(..).filter_map(|record| {
-            let reply = replies.pop_front().flatten();
-            let Record::Verdict { position, verdict, .. } = record else { return None };
-            answers.extend(reply.map(|reply| (reply, verdict.clone())));
-            Some((position, weight(&verdict), *verdict))
-        });
+        let mut replies = Vec::with_capacity(self.batch.len());
+        let answers = &mut self.answers;
+        let verdicts =
+            self.batch.drain(..).filter_map(|record| match (record, answers.pop_front().flatten()) {
+                (Record::Verdict { position, verdict, .. }, answer) => {
+                    if let Some(Answer::Verdict(reply)) = answer {
+                        replies.push((reply, verdict.clone()));
+                    }
+                    Some((position, weight(&verdict), *verdict))
+                }
+                (_, Some(Answer::Note(noted))) => {
+                    noted();
+                    None
+                }
+                _ => None,
+            });
         self.shared.outbox.push(verdicts);
-        for (reply, verdict) in answers {
+        for (reply, verdict) in replies {
             reply(Ok(*verdict));
         }
         Ok(())
@@ -301,7 +323,11 @@ impl Writer {
 
     fn give_up(mut self, reason: String) -> StoreError {
         let waiting = self.lines.values_mut().flat_map(|line| line.waiting.drain(..));
-        let replies: Vec<_> = self.replies.drain(..).chain(waiting.map(|w| w.reply)).flatten().collect();
+        let in_batch = self.answers.drain(..).filter_map(|answer| match answer? {
+            Answer::Verdict(reply) => Some(reply),
+            Answer::Note(_) => None,
+        });
+        let replies: Vec<_> = in_batch.chain(waiting.filter_map(|w| w.reply)).collect();
         let mut records = replies.len();
         for reply in replies {
             reply(Err(StoreError::Closed));

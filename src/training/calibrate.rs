@@ -2,32 +2,36 @@
 //!
 //! Not here: which pictures are held out (`dataset`), how a threshold follows from scores (`threshold`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::Device;
 
 use super::error::TrainingError;
+use super::pictures::see;
+use super::session::grid;
 use super::threshold::{self, ThresholdError};
 use crate::efficientad::maps::{self, QuantilePair};
 use crate::efficientad::{
     CalibratedModel, Calibration, Look, MapQuantiles, Networks, Spread, TrainedModel, input,
 };
 use crate::frame::Size;
-use crate::imaging::{self, Appearance, Resizer};
+use crate::imaging::{self, Appearance, Grid, Mask, Resizer, Seen, Sight};
 
 /// The raw maps of one picture, and the size at which it is scored.
 struct RawMaps {
     student_teacher: Vec<f32>,
     autoencoder_student: Vec<f32>,
     picture: Size,
+    mask: Option<Arc<Mask>>,
     appearance: Appearance,
 }
 
-/// Calibrates `model` on `held_out` normal pictures for a false-positive `rate` (0–0.5); `tell` hears how many are
-/// done.
+/// Calibrates `model` on `held_out` normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5);
+/// `tell` hears how many are done. What a mask hides counts neither for the quantiles nor for the scores.
 pub fn calibrate(
     model: TrainedModel,
-    held_out: &[PathBuf],
+    (held_out, sight): (&[PathBuf], &mut Sight),
     rate: f64,
     device: &Device,
     tell: &mut dyn FnMut(usize),
@@ -37,45 +41,61 @@ pub fn calibrate(
     let (mut resizer, mut all) = (Resizer::new(), Vec::with_capacity(held_out.len()));
     for (index, path) in held_out.iter().enumerate() {
         tell(index);
-        let maps = raw_maps(&networks, path, model.architecture().input, &mut resizer, device)?;
+        let seen = see(sight, path)?;
+        let maps = raw_maps(&networks, seen, model.architecture().input, &mut resizer, device)?;
         if !maps.student_teacher.iter().chain(&maps.autoencoder_student).all(|v| v.is_finite()) {
             return Err(ThresholdError::NotFinite { index: index + 1, count: held_out.len() }.into());
         }
         all.push(maps);
     }
     tell(held_out.len());
-    let quantiles = quantiles(&all).ok_or(ThresholdError::NoScores)?;
-    let [rows, columns] = model.architecture().map_size();
-    let scores: Vec<f32> = all.iter().map(|m| score(m, quantiles, rows, columns)).collect();
+    let grid = grid(model.architecture());
+    let quantiles = quantiles(&all, grid).ok_or(ThresholdError::NoScores)?;
+    let scores = all
+        .iter()
+        .zip(held_out)
+        .map(|(maps, path)| score(maps, quantiles, grid).ok_or_else(|| TrainingError::Hidden(path.clone())));
+    let scores = scores.collect::<Result<Vec<f32>, _>>()?;
     let calibration = Calibration { look: look(&all), ..threshold::find(&scores, rate)? };
     Ok(model.calibrate(quantiles, calibration)?)
 }
 
 fn raw_maps(
     networks: &Networks,
-    path: &Path,
+    Seen { picture, viewed, mask }: Seen,
     input: Size,
     resizer: &mut Resizer,
     device: &Device,
 ) -> Result<RawMaps, TrainingError> {
-    let picture = imaging::load(path)?;
-    let resized =
-        resizer.resize(&picture, input).expect("the networks' input is a legal size: this is a bug");
+    let resized = resizer
+        .resize_region(&picture, viewed, input)
+        .expect("the networks' input is a legal size: this is a bug");
     let (student_teacher, autoencoder_student) =
         networks.raw_maps(&input::normalise(&[&resized], device)?)?;
     Ok(RawMaps {
         student_teacher: student_teacher.flatten_all()?.to_vec1()?,
         autoencoder_student: autoencoder_student.flatten_all()?.to_vec1()?,
-        picture: picture.size(),
+        picture: Size::new(viewed.width, viewed.height),
+        mask,
         appearance: imaging::appearance(&resized),
     })
 }
 
-/// Over all pixels of all maps, as the paper has it.
-fn quantiles(all: &[RawMaps]) -> Option<MapQuantiles> {
+/// Over all visible pixels of all maps, as the paper has it.
+fn quantiles(all: &[RawMaps], grid: Grid) -> Option<MapQuantiles> {
+    let hidden: Vec<_> =
+        all.iter().map(|maps| maps.mask.as_ref().map(|mask| mask.hidden_cells(grid))).collect();
     let pair = |pixels: fn(&RawMaps) -> &Vec<f32>| {
-        let mut pixels: Vec<f32> = all.iter().flat_map(pixels).copied().collect();
-        QuantilePair::of(&mut pixels)
+        let mut visible = Vec::new();
+        for (maps, hidden) in all.iter().zip(&hidden) {
+            match hidden {
+                Some(hidden) => {
+                    visible.extend(pixels(maps).iter().zip(hidden).filter(|(_, h)| !**h).map(|(v, _)| *v));
+                }
+                None => visible.extend_from_slice(pixels(maps)),
+            }
+        }
+        QuantilePair::of(&mut visible)
     };
     Some(MapQuantiles {
         student_teacher: pair(|m| &m.student_teacher)?,
@@ -99,9 +119,18 @@ fn look(all: &[RawMaps]) -> Option<Look> {
     })
 }
 
-/// As the detector scores: the maximum of the combined map at the picture's own size.
-fn score(maps: &RawMaps, quantiles: MapQuantiles, rows: usize, columns: usize) -> f32 {
-    let combined = quantiles.combine(&maps.student_teacher, &maps.autoencoder_student);
-    let full = maps::full_size(&combined, rows, columns, maps.picture);
-    full.into_iter().fold(f32::NEG_INFINITY, f32::max)
+/// As the detector scores: the maximum of the combined map at the picture's own size, over what is visible; none where
+/// nothing is.
+fn score(maps: &RawMaps, quantiles: MapQuantiles, grid: Grid) -> Option<f32> {
+    let mut combined = quantiles.combine(&maps.student_teacher, &maps.autoencoder_student);
+    let silence = match &maps.mask {
+        Some(mask) => Some((mask, mask.silence_cells(&mut combined, grid)?)),
+        None => None,
+    };
+    let mut full = maps::full_size(&combined, grid.rows, grid.columns, maps.picture);
+    // A mask of another size hides cells alike, and has no place for each pixel.
+    if let Some((mask, floor)) = silence.filter(|(mask, _)| mask.size() == maps.picture) {
+        mask.silence(&mut full, floor);
+    }
+    full.into_iter().reduce(f32::max)
 }

@@ -86,6 +86,9 @@ pub struct Plan {
     pub training_pictures: String,
     /// Digest of the held-out pictures.
     pub held_out_pictures: String,
+    /// How training and held-out pictures are looked at, in words; none where they are seen whole and as they are.
+    #[serde(default)]
+    pub view: Option<String>,
     /// Digest of the penalty pictures, if there are any.
     pub penalty_pictures: Option<String>,
     /// Digest of the teacher.
@@ -218,6 +221,7 @@ mod tests {
             learning_rate: 1e-4,
             training_pictures: "aa".into(),
             held_out_pictures: "bb".into(),
+            view: None,
             penalty_pictures: None,
             teacher: "cc".into(),
             again: Vec::new(),

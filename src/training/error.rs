@@ -9,7 +9,7 @@ use super::dataset::DatasetError;
 use super::threshold::ThresholdError;
 use crate::efficientad::{BundleError, WeightsError};
 use crate::frame::Size;
-use crate::imaging::LoadError;
+use crate::imaging::{LoadError, SightError};
 
 /// Why a training, a calibration or an evaluation stopped.
 #[derive(Debug, Error)]
@@ -28,6 +28,17 @@ pub enum TrainingError {
     /// A picture cannot be read.
     #[error(transparent)]
     Picture(#[from] LoadError),
+    /// A picture cannot be seen as its camera's line would see it.
+    #[error("{path} cannot be seen as the camera would: {source}", path = path.display())]
+    Sight {
+        /// The picture.
+        path: PathBuf,
+        /// Why.
+        source: SightError,
+    },
+    /// The camera's mask hides every cell of the networks' maps.
+    #[error("the camera's mask hides everything that the model can see of {0}: show it more")]
+    Hidden(PathBuf),
     /// A mask is not of its picture's size.
     #[error("the mask {mask} is {got} where its picture is {expected}: masks have their picture's size")]
     MaskSize {

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::dataset::{Labelled, Sample};
 use super::error::TrainingError;
 use super::metrics::{PixelScores, image_metrics};
-use crate::frame::Picture;
-use crate::imaging;
+use super::pictures::see;
+use crate::frame::{Picture, Region};
+use crate::imaging::{self, Seen, Sight, crop};
 
 /// What an engine says of one picture.
 #[derive(Debug, Clone)]
@@ -74,26 +75,28 @@ pub struct Evaluation {
     pub latency_ms: Latency,
 }
 
-/// Judges every picture of `set`.
+/// Judges every picture of `set`, as its camera's line would see it. Marked pixels that a mask hides are not held against
+/// the model, which is not to look there.
 ///
 /// # Errors
 /// A picture or mask cannot be read or does not fit, or `judge` fails.
 pub fn evaluate<E: From<TrainingError>>(
     set: &Labelled,
     threshold: f32,
-    mut judge: impl FnMut(&Sample, &Picture) -> Result<Judged, E>,
+    sight: &mut Sight,
+    mut judge: impl FnMut(&Sample, &Seen) -> Result<Judged, E>,
 ) -> Result<Evaluation, E> {
     let mut pixels = set.masked.then(PixelScores::default);
     let (mut scores, mut times) = (Vec::new(), Vec::new());
     for sample in &set.samples {
-        let picture = imaging::load(&sample.path).map_err(TrainingError::from)?;
-        let judged = judge(sample, &picture)?;
+        let seen = see(sight, &sample.path)?;
+        let judged = judge(sample, &seen)?;
         scores.push(judged.score);
         times.push(judged.milliseconds);
         if let Some(pixels) = &mut pixels {
-            let mask = mask(sample, &picture)?;
+            let mask = mask(sample, &seen, sight)?;
             pixels
-                .add(&judged.map, &mask, picture.size().width as usize)
+                .add(&judged.map, &mask, seen.viewed.width as usize)
                 .expect("a map of the picture's size: this is a bug");
         }
     }
@@ -126,18 +129,20 @@ fn share_above(scores: &[f32], threshold: f32) -> Option<f64> {
     (!scores.is_empty()).then(|| (scores.len() - within) as f64 / scores.len() as f64)
 }
 
-fn mask(sample: &Sample, picture: &Picture) -> Result<Vec<bool>, TrainingError> {
-    let Some(path) = &sample.mask else { return Ok(vec![false; picture.size().pixels() as usize]) };
-    let mask = load_mask(path)?;
-    if mask.size() != picture.size() {
-        return Err(TrainingError::MaskSize {
-            mask: path.clone(),
-            expected: picture.size(),
-            got: mask.size(),
-        });
-    }
+/// What is marked and can be seen, over the inspected part.
+fn mask(sample: &Sample, seen: &Seen, sight: &mut Sight) -> Result<Vec<bool>, TrainingError> {
+    let Region { width, height, .. } = seen.viewed;
+    let Some(path) = &sample.mask else { return Ok(vec![false; width as usize * height as usize]) };
+    let drawn = load_mask(path)?;
+    let (expected, got) = (seen.picture.size(), drawn.size());
+    let marked = sight.picture(drawn).ok().filter(|marked| marked.picture.size() == expected);
+    let marked = marked.ok_or(TrainingError::MaskSize { mask: path.clone(), expected, got })?;
+    let marked = crop(&marked.picture, seen.viewed).expect("both have one size: this is a bug");
+    let hidden =
+        |i: usize| seen.mask.as_ref().is_some_and(|mask| mask.hides(i as u32 % width, i as u32 / width));
     // Some sets mark defects with 255, some with 1 or with the number of the kind.
-    Ok(mask.rgb().chunks_exact(3).map(|pixel| pixel.iter().any(|&v| v > 0)).collect())
+    let marks = marked.rgb().chunks_exact(3).map(|pixel| pixel.iter().any(|&v| v > 0));
+    Ok(marks.enumerate().map(|(i, marked)| marked && !hidden(i)).collect())
 }
 
 fn load_mask(path: &Path) -> Result<Picture, TrainingError> {
@@ -197,8 +202,8 @@ mod tests {
     }
 
     /// Scores a picture by its brightness and its map by the mask's left edge.
-    fn judge(_: &Sample, picture: &Picture) -> Result<Judged, TrainingError> {
-        let score = f32::from(picture.rgb()[0]);
+    fn judge(_: &Sample, seen: &Seen) -> Result<Judged, TrainingError> {
+        let score = f32::from(seen.picture.rgb()[0]);
         let map = (0..64).map(|i| if score > 50.0 && i % 8 < 2 { 1.0 } else { 0.0 }).collect();
         Ok(Judged { score, map, milliseconds: 2.0 })
     }
@@ -206,7 +211,7 @@ mod tests {
     #[test]
     fn a_set_is_judged_as_a_whole_and_by_kind() {
         let (_root, set) = labelled(8);
-        let figures = evaluate(&set, 100.0, judge).unwrap();
+        let figures = evaluate(&set, 100.0, &mut Sight::default(), judge).unwrap();
         assert_eq!((figures.images, figures.image_auroc, figures.image_f1_max), (3, Some(1.0), Some(1.0)));
         assert_eq!((figures.pixel_auroc, figures.aupro_30), (Some(1.0), Some(1.0)));
         assert_eq!((figures.false_positive_rate, figures.detection_rate), (Some(0.0), Some(0.5)));
@@ -219,7 +224,7 @@ mod tests {
     #[test]
     fn a_mask_of_another_size_is_named() {
         let (_root, set) = labelled(9);
-        let error = evaluate(&set, 100.0, judge).unwrap_err().to_string();
+        let error = evaluate(&set, 100.0, &mut Sight::default(), judge).unwrap_err().to_string();
         assert!(error.contains("a_mask.png") && error.contains("9x9") && error.contains("8x8"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 //! In: what the networks made of the step's pictures, `[1, C, h, w]`. Out: scalars that can be differentiated. Not
 //! here: the networks (`efficientad`), the step (`trainer`).
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::efficientad::statistics::quantile;
 
@@ -37,14 +37,19 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The losses of `outputs`.
-    pub fn of(outputs: &Outputs) -> Result<Self> {
+    /// The losses of `outputs`, over the cells that are visible: all of them where there is no mask. The penalty's picture
+    /// has no mask.
+    pub fn of(outputs: &Outputs, visible: Option<&Visible>) -> Result<Self> {
         let squared = |a: &Tensor, b: &Tensor| (a - b)?.sqr();
+        let mean = |errors: Tensor| match visible {
+            Some(visible) => visible.mean(&errors),
+            None => errors.mean_all(),
+        };
         Ok(Self {
-            hard: hard(&squared(&outputs.teacher, &outputs.student)?)?,
+            hard: hard(&squared(&outputs.teacher, &outputs.student)?, visible)?,
             penalty: outputs.penalty.as_ref().map(|p| p.sqr()?.mean_all()).transpose()?,
-            autoencoder: squared(&outputs.augmented_teacher, &outputs.autoencoder)?.mean_all()?,
-            student_autoencoder: squared(&outputs.autoencoder, &outputs.augmented_student)?.mean_all()?,
+            autoencoder: mean(squared(&outputs.augmented_teacher, &outputs.autoencoder)?)?,
+            student_autoencoder: mean(squared(&outputs.autoencoder, &outputs.augmented_student)?)?,
         })
     }
 
@@ -69,15 +74,48 @@ impl Losses {
     }
 }
 
-/// The mean of the elements of `errors` at or above their 0.999 quantile.
-fn hard(errors: &Tensor) -> Result<Tensor> {
+/// Which cells of the networks' maps count.
+#[derive(Debug, Clone)]
+pub struct Visible {
+    cells: Vec<bool>,
+    /// `[1, 1, h, w]`: 1 where a cell counts, else 0.
+    weights: Tensor,
+}
+
+impl Visible {
+    /// From which of `rows × columns` cells are hidden; none where all are.
+    pub fn new(hidden: &[bool], rows: usize, columns: usize, device: &Device) -> Result<Option<Self>> {
+        let cells: Vec<bool> = hidden.iter().map(|hidden| !hidden).collect();
+        if !cells.contains(&true) {
+            return Ok(None);
+        }
+        let weights: Vec<f32> = cells.iter().map(|&visible| f32::from(u8::from(visible))).collect();
+        Ok(Some(Self { cells, weights: Tensor::from_vec(weights, (1, 1, rows, columns), device)? }))
+    }
+
+    /// The mean over the visible cells of `errors [1, C, h, w]`.
+    fn mean(&self, errors: &Tensor) -> Result<Tensor> {
+        let count = errors.dim(1)? * self.cells.iter().filter(|&&visible| visible).count();
+        errors.broadcast_mul(&self.weights)?.sum_all()? / count as f64
+    }
+}
+
+/// The mean of the visible elements of `errors` at or above their 0.999 quantile.
+fn hard(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
     let mut values = errors.detach().to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    if let Some(Visible { cells, .. }) = visible {
+        let mut at = 0..;
+        values.retain(|_| cells[at.next().unwrap_or(0) % cells.len()]);
+    }
     let Some(limit) = quantile(&mut values, HARD_QUANTILE) else {
         candle_core::bail!("a map without elements: this is a bug")
     };
     // An error that is no number leaves nothing at or above the quantile; the mean must be no number, too.
     let count = values.iter().filter(|&&v| v >= limit).count();
-    let mask = errors.detach().ge(f64::from(limit))?.to_dtype(errors.dtype())?;
+    let mut mask = errors.detach().ge(f64::from(limit))?.to_dtype(errors.dtype())?;
+    if let Some(visible) = visible {
+        mask = mask.broadcast_mul(&visible.weights)?;
+    }
     (errors * mask)?.sum_all()? / count as f64
 }
 
@@ -116,7 +154,7 @@ impl LossValues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     fn outputs(student: &Tensor) -> Outputs {
         let at = |v: f32| Tensor::full(v, student.shape(), &Device::Cpu).unwrap();
@@ -137,7 +175,7 @@ mod tests {
         values[1999] = -2.0;
         let student = Var::new(values, &Device::Cpu).unwrap();
         let student = Var::from_tensor(&student.reshape((1, 20, 10, 10)).unwrap()).unwrap();
-        let losses = Losses::of(&outputs(&student)).unwrap();
+        let losses = Losses::of(&outputs(&student), None).unwrap();
         let numbers = losses.values().unwrap();
         assert_eq!(numbers.hard, (16.0 + 9.0) / 2.0);
         assert_eq!(
@@ -151,9 +189,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hidden_costs_nothing_and_teaches_nothing() {
+        // The largest errors of all channels lie in the hidden cell 7.
+        let value = |i: usize| if i % 100 == 7 { 50.0 } else { 1.0 + (i % 13) as f32 * 0.01 };
+        let student =
+            Tensor::from_vec((0..2000).map(value).collect(), (1, 20, 10, 10), &Device::Cpu).unwrap();
+        let student = Var::from_tensor(&student).unwrap();
+        let hidden: Vec<bool> = (0..100).map(|cell| cell == 7).collect();
+        let visible = Visible::new(&hidden, 10, 10, &Device::Cpu).unwrap().unwrap();
+        let mut made = outputs(&student);
+        (made.augmented_student, made.autoencoder) =
+            (student.as_tensor().clone(), student.zeros_like().unwrap());
+        let losses = Losses::of(&made, Some(&visible)).unwrap();
+        let numbers = losses.values().unwrap();
+        assert!(numbers.hard < 0.02, "{numbers:?}");
+        assert!((1.0..1.3).contains(&numbers.student_autoencoder), "{numbers:?}");
+        assert_eq!(numbers.autoencoder, 4.0);
+        let gradient = losses.total().unwrap().backward().unwrap().get(&student).unwrap().clone();
+        let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(gradient.iter().enumerate().all(|(i, g)| (i % 100 == 7) == (*g == 0.0)), "{gradient:?}");
+        // Nothing hidden is no mask at all.
+        let all = Visible::new(&[false; 100], 10, 10, &Device::Cpu).unwrap().unwrap();
+        let (with, without) = (Losses::of(&made, Some(&all)).unwrap(), Losses::of(&made, None).unwrap());
+        assert_eq!(with.values().unwrap().hard, without.values().unwrap().hard);
+        assert!(Visible::new(&[true; 100], 10, 10, &Device::Cpu).unwrap().is_none());
+    }
+
+    #[test]
     fn a_loss_that_is_no_number_is_named() {
         let student = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
-        let numbers = Losses::of(&outputs(&student)).unwrap().values().unwrap();
+        let numbers = Losses::of(&outputs(&student), None).unwrap().values().unwrap();
         assert_eq!(numbers.broken().map(|b| b.0), Some("student-teacher"));
     }
 }

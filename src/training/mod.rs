@@ -24,4 +24,4 @@ pub mod threshold;
 mod trainer;
 
 pub use error::TrainingError;
-pub use options::Options;
+pub use options::{Options, learning_rate_for};

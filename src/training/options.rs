@@ -8,6 +8,11 @@ use crate::frame::Size;
 
 /// The most steps a training may have: more than a hundred times the paper's.
 const MOST_STEPS: u64 = 10_000_000;
+/// The paper's training.
+const PAPER_STEPS: u64 = 70_000;
+const PAPER_RATE: f64 = 1e-4;
+/// No training is so short that it does better with more.
+const MOST_RATE: f64 = 1e-3;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,7 +26,7 @@ pub struct Options {
     pub steps: u64,
     /// The seed of all randomness: first weights, held-out split, order, augmentation.
     pub seed: u64,
-    /// Adam's learning rate until 95 % of the steps, a tenth of it after. The paper's 1e-4.
+    /// Adam's learning rate until 95 % of the steps, a tenth of it after: [`learning_rate_for`] the steps.
     pub learning_rate: f64,
     /// The share of normal parts that may be called anomalous, above 0 and at most 0.5.
     pub false_positive_rate: f64,
@@ -36,14 +41,21 @@ impl Default for Options {
         Self {
             size: PdnSize::Small,
             input: Size::new(256, 256),
-            steps: 70_000,
+            steps: PAPER_STEPS,
             seed: 0,
-            learning_rate: 1e-4,
+            learning_rate: learning_rate_for(PAPER_STEPS),
             false_positive_rate: FALSE_POSITIVE_RATE,
             checkpoint_seconds: 60,
             cache_mib: 1024,
         }
     }
+}
+
+/// The learning rate that suits a training of `steps`: the paper's 1e-4 at its 70,000 steps, and more for shorter ones, which
+/// have less time to get anywhere, by the square root of how much shorter they are; between 1e-4 and 1e-3.
+pub fn learning_rate_for(steps: u64) -> f64 {
+    let shorter = PAPER_STEPS as f64 / steps.max(1) as f64;
+    (PAPER_RATE * shorter.sqrt()).clamp(PAPER_RATE, MOST_RATE)
 }
 
 impl Options {
@@ -70,6 +82,15 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_trainings_learn_faster_and_the_papers_as_in_the_paper() {
+        assert_eq!(learning_rate_for(70_000), 1e-4);
+        assert_eq!(learning_rate_for(1_000_000), 1e-4);
+        assert!((learning_rate_for(2_800) - 5e-4).abs() < 1e-12);
+        assert_eq!(learning_rate_for(250), 1e-3);
+        assert_eq!(learning_rate_for(0), 1e-3);
+    }
 
     #[test]
     fn defaults_are_sound_and_all_faults_are_told_at_once() {

@@ -1,20 +1,21 @@
-//! Pictures as training reads them, over and over: at the networks' size, kept in memory as far as that is allowed.
+//! Pictures as training reads them, over and over: as their camera's line sees them, at the networks' size, kept in memory as
+//! far as that is allowed.
 //!
-//! In: paths. Out: [`Picture`]s. Owned by the training thread. Not here: which one a step takes (`schedule`), colours
+//! In: paths. Out: [`Picture`]s, and what of each counts. Owned by the training thread. Not here: which one a step takes (`schedule`), colours
 //! (`augment`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::TrainingError;
 use crate::frame::{Picture, Region, Size};
-use crate::imaging::{self, Resizer};
+use crate::imaging::{self, Mask, Resizer, Seen, Sight};
 
 /// How a picture comes to the networks' size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum View {
-    /// All of it, resized.
-    Whole,
+    /// The part that its camera's line inspects, resized.
+    Line(Box<Sight>),
     /// The middle of it at twice the size, as the penalty takes it (paper §3.2).
     Centre,
 }
@@ -27,14 +28,15 @@ pub struct Pictures {
     size: Size,
     resizer: Resizer,
     kept: Vec<Option<Arc<Picture>>>,
+    masks: Vec<Option<Arc<Mask>>>,
     room: u64,
 }
 
 impl Pictures {
     /// The pictures of `paths` at `size`, with `room` bytes to keep them in.
     pub fn new(paths: Vec<PathBuf>, view: View, size: Size, room: u64) -> Self {
-        let kept = vec![None; paths.len()];
-        Self { paths, view, size, resizer: Resizer::new(), kept, room }
+        let (kept, masks) = (vec![None; paths.len()], vec![None; paths.len()]);
+        Self { paths, view, size, resizer: Resizer::new(), kept, masks, room }
     }
 
     /// How many there are.
@@ -64,13 +66,27 @@ impl Pictures {
         Ok(picture)
     }
 
+    /// Where the picture at `index` lies.
+    pub fn path(&self, index: usize) -> &Path {
+        &self.paths[index]
+    }
+
+    /// What of the picture at `index` counts, once it was read; none where all of it does.
+    pub fn mask(&self, index: usize) -> Option<&Arc<Mask>> {
+        self.masks[index].as_ref()
+    }
+
     fn prepare(&mut self, index: usize) -> Result<Picture, TrainingError> {
-        let loaded = imaging::load(&self.paths[index])?;
-        let size = self.size;
+        let (path, size) = (&self.paths[index], self.size);
         let legal = "the networks' input is a legal size: this is a bug";
-        match self.view {
-            View::Whole => Ok(self.resizer.resize(&loaded, size).expect(legal)),
+        match &mut self.view {
+            View::Line(sight) => {
+                let Seen { picture, viewed, mask } = see(sight, path)?;
+                self.masks[index] = mask;
+                Ok(self.resizer.resize_region(&picture, viewed, size).expect(legal))
+            }
             View::Centre => {
+                let loaded = imaging::load(path)?;
                 let twice = Size::new(2 * size.width, 2 * size.height);
                 let large = self.resizer.resize(&loaded, twice).expect(legal);
                 let middle = Region { x: size.width / 2, y: size.height / 2, ..imaging::whole(size) };
@@ -78,6 +94,11 @@ impl Pictures {
             }
         }
     }
+}
+
+/// The picture at `path` as its camera's line sees it.
+pub(super) fn see(sight: &mut Sight, path: &Path) -> Result<Seen, TrainingError> {
+    sight.load(path)?.map_err(|source| TrainingError::Sight { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -89,7 +110,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.png");
         std::fs::write(&path, "no picture").unwrap();
-        let mut pictures = Pictures::new(vec![path], View::Whole, Size::new(256, 256), 1 << 20);
+        let mut pictures =
+            Pictures::new(vec![path], View::Line(Box::default()), Size::new(256, 256), 1 << 20);
         assert!(pictures.get(0).unwrap_err().to_string().contains("broken.png"));
     }
 

@@ -5,6 +5,7 @@
 //! (`trainer`), progress bars (`cli`).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
@@ -14,7 +15,7 @@ use super::calibrate::calibrate;
 use super::checkpoint::{self, CheckpointError, Plan};
 use super::dataset::{Normals, picture_set};
 use super::error::TrainingError;
-use super::loss::LossValues;
+use super::loss::{LossValues, Visible};
 use super::memory;
 use super::options::Options;
 use super::pictures::{Pictures, View};
@@ -24,6 +25,7 @@ use super::trainer::{StepPictures, Trainer};
 use crate::efficientad::{
     Architecture, CalibratedModel, PictureSet, TrainedModel, TrainingRecord, Weights, initialise,
 };
+use crate::imaging::{Grid, Mask, Sight};
 use crate::shutdown::Shutdown;
 
 /// What a training learns from.
@@ -35,6 +37,10 @@ pub struct Inputs {
     pub data: PathBuf,
     /// The normal pictures.
     pub normals: Normals,
+    /// How they are looked at.
+    pub sight: Sight,
+    /// How the camera's pictures come to be these, in words, for the model's manifest.
+    pub view: Option<String>,
     /// Indices of training pictures that come once more in every epoch, as often as they stand here: few new ones
     /// among many old ones.
     pub again: Vec<usize>,
@@ -134,7 +140,8 @@ pub fn train(
     let held_out = &inputs.normals.held_out;
     let of = held_out.len();
     let mut tell = |done| (watch.tell)(Event::Calibrating { done, of });
-    calibrate(model, held_out, options.false_positive_rate, device, &mut tell)
+    let seen = (held_out.as_slice(), &mut inputs.sight.clone());
+    calibrate(model, seen, options.false_positive_rate, device, &mut tell)
 }
 
 /// The weights that training begins with.
@@ -160,6 +167,7 @@ fn record(inputs: &Inputs, options: &Options) -> Result<TrainingRecord, Training
         seed: options.seed,
         steps: options.steps,
         parent: inputs.parent.clone(),
+        view: inputs.view.clone(),
     })
 }
 
@@ -176,6 +184,7 @@ fn plan(inputs: &Inputs, options: &Options, record: &TrainingRecord) -> Result<P
         penalty_pictures: record.penalty.as_ref().map(digest),
         teacher: record.teacher.clone(),
         again: inputs.again.clone(),
+        view: record.view.clone(),
         start: inputs.start.as_ref().map(|model| model.model_ref().version),
     })
 }
@@ -190,6 +199,36 @@ struct Session {
     penalty: Option<Pictures>,
     start: Option<CalibratedModel>,
     checkpoint_every: Duration,
+    masks: Masks,
+}
+
+/// From masks to the cells that count; a camera's pictures have one mask.
+struct Masks {
+    architecture: Architecture,
+    device: Device,
+    last: Option<(Arc<Mask>, Visible)>,
+}
+
+impl Masks {
+    /// None where the mask hides every cell.
+    fn visible(&mut self, mask: &Arc<Mask>) -> Result<Option<Visible>, TrainingError> {
+        if let Some((known, visible)) = &self.last
+            && Arc::ptr_eq(known, mask)
+        {
+            return Ok(Some(visible.clone()));
+        }
+        let grid = grid(&self.architecture);
+        let hidden = mask.hidden_cells(grid);
+        let visible = Visible::new(&hidden, grid.rows, grid.columns, &self.device)?;
+        self.last = visible.clone().map(|visible| (mask.clone(), visible));
+        Ok(visible)
+    }
+}
+
+/// The cells of the networks' maps.
+pub(super) fn grid(architecture: &Architecture) -> Grid {
+    let [rows, columns] = architecture.map_size();
+    Grid { rows, columns, padding: Architecture::MAP_PADDING }
 }
 
 impl Session {
@@ -200,7 +239,8 @@ impl Session {
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let room = options.cache_mib << 20;
-        let pictures = Pictures::new(inputs.normals.training.clone(), View::Whole, options.input, room / 2);
+        let view = View::Line(Box::new(inputs.sight.clone()));
+        let pictures = Pictures::new(inputs.normals.training.clone(), view, options.input, room / 2);
         let teacher_weights = inputs.teacher.weights.clone().select(&architecture.teacher_tensors())?;
         let teacher = Teacher::new(architecture, &teacher_weights, device, pictures.len(), room)?;
         Ok(Self {
@@ -218,6 +258,7 @@ impl Session {
                 .as_ref()
                 .map(|(_, paths)| Pictures::new(paths.clone(), View::Centre, options.input, room / 2)),
             checkpoint_every: Duration::from_secs(options.checkpoint_seconds),
+            masks: Masks { architecture: architecture.clone(), device: device.clone(), last: None },
         })
     }
 
@@ -272,6 +313,13 @@ impl Session {
         let schedule = self.schedule;
         let index = self.epoch[schedule.picture(step, self.epoch.len(), Purpose::TrainingOrder)];
         let training = self.pictures.get(index)?;
+        let visible = match self.pictures.mask(index) {
+            Some(mask) => {
+                let hidden = || TrainingError::Hidden(self.pictures.path(index).to_owned());
+                Some(self.masks.visible(mask)?.ok_or_else(hidden)?)
+            }
+            None => None,
+        };
         let augmented = Jitter::draw(&mut schedule.chance(step, Purpose::Jitter)).apply(&training);
         let penalty = match &mut self.penalty {
             Some(pictures) => {
@@ -282,8 +330,13 @@ impl Session {
             }
             None => None,
         };
-        let pictures =
-            StepPictures { index, training: &training, augmented: &augmented, penalty: penalty.as_deref() };
+        let pictures = StepPictures {
+            index,
+            training: &training,
+            augmented: &augmented,
+            visible: visible.as_ref(),
+            penalty: penalty.as_deref(),
+        };
         let mut dropout = schedule.chance(step, Purpose::Dropout);
         let losses = self.trainer.step(&pictures, schedule.learning_rate(step), &mut dropout)?;
         match losses.broken() {

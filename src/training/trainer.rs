@@ -8,7 +8,7 @@ use candle_nn::{VarBuilder, VarMap};
 use rand_chacha::ChaCha8Rng;
 
 use super::adam::Adam;
-use super::loss::{LossValues, Losses, Outputs};
+use super::loss::{LossValues, Losses, Outputs, Visible};
 use super::teacher::Teacher;
 use crate::efficientad::{Architecture, Autoencoder, Pdn, Weights, initialise, input};
 use crate::frame::Picture;
@@ -22,6 +22,8 @@ pub(super) struct StepPictures<'a> {
     pub(super) training: &'a Picture,
     /// The same with its colours changed.
     pub(super) augmented: &'a Picture,
+    /// What of the training picture counts; all of it where there is none.
+    pub(super) visible: Option<&'a Visible>,
     /// A picture of something else.
     pub(super) penalty: Option<&'a Picture>,
 }
@@ -70,7 +72,7 @@ impl Trainer {
         dropout: &mut ChaCha8Rng,
     ) -> Result<LossValues> {
         let outputs = self.outputs(pictures, dropout)?;
-        let losses = Losses::of(&outputs)?;
+        let losses = Losses::of(&outputs, pictures.visible)?;
         let values = losses.values()?;
         // Gradients of a broken loss would spoil every weight; the caller stops on it.
         if values.broken().is_none() {

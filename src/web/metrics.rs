@@ -172,6 +172,13 @@ fn lines(page: &mut Page, lines: &[LineHealth]) {
     for (camera, Snapshot { model, .. }) in &snapshots {
         models.sample(&[("camera", camera), ("name", &model.name), ("version", &model.version)], 1);
     }
+    let help = "How far pictures and scores are from what the model learnt, over the last 60; above 1 the state warns.";
+    let mut drift = page.metric("drift_ratio", Gauge, help);
+    for (camera, Snapshot { news, .. }) in &snapshots {
+        for (of, off) in &news.drift {
+            drift.sample(&[("camera", camera), ("of", of)], off);
+        }
+    }
     let mut verdicts = page.metric("verdicts_total", Counter, "Verdicts, by decision and reason.");
     for (camera, Snapshot { counters: c, .. }) in &snapshots {
         for (decision, reason, count) in [

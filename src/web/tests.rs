@@ -60,6 +60,7 @@ fn metrics_tell_what_was_counted() {
     b.line.counters().count(Decision::Uninspected, Some(crate::verdict::Reason::Deadline));
     b.line.latencies().infer.observe(Duration::from_millis(30));
     b.line.queue_holds(Stage::Infer, 1, Some(1));
+    b.line.tell(|news| news.drift = [("brightness", 0.5)].into());
     b.view
         .watched
         .store
@@ -75,6 +76,7 @@ fn metrics_tell_what_was_counted() {
         "inspectord_stage_seconds_bucket{camera=\"top\",stage=\"infer\",le=\"0.05\"} 1",
         "inspectord_stage_seconds_sum{camera=\"top\",stage=\"infer\"} 0.03",
         "inspectord_queue_length{camera=\"top\",stage=\"infer\"} 1",
+        "inspectord_drift_ratio{camera=\"top\",of=\"brightness\"} 0.5",
         "inspectord_outbox_verdicts 1",
         "inspectord_store_up 1",
     ] {

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VOCABULARY: &[&str] = &["frame", "verdict", "health", "clock", "backoff", "shutdown", "telemetry"];
+const VOCABULARY: &[&str] =
+    &["frame", "verdict", "health", "clock", "backoff", "delivery", "shutdown", "telemetry"];
 const EDGES: &[&str] = &["camera", "publish", "store", "systemd"];
 
 /// What each room may import beside the vocabulary; the command line may import everything.
@@ -17,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("backoff", &[]),
     ("durable", &[]),
+    ("delivery", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("efficientad", &[]),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use inspectord::detector::untrained;
 use inspectord::efficientad::{Architecture, PdnSize};
@@ -11,7 +12,6 @@ use inspectord::imaging;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::genicam::Fake;
 use crate::inspectord::{Running, arg, command, run};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::subscriber::{Subscriber, eventually};
@@ -24,11 +24,15 @@ pub(crate) struct Floor {
 
 impl Floor {
     pub(crate) async fn new() -> Self {
+        Self::with(Access::Open).await
+    }
+
+    pub(crate) async fn with(access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
         untrained::model(&architecture, 1).save(&folder.path().join("model")).unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
-        Self { folder, broker: Mosquitto::start(Access::Open).await }
+        Self { folder, broker: Mosquitto::start(access).await }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -73,15 +77,20 @@ impl Floor {
         );
     }
 
-    fn simulated(&self, camera: &str) {
+    pub(crate) fn simulated(&self, camera: &str) {
         self.configure(camera, "kind = \"simulated\"\nrate = 0");
     }
 
     pub(crate) fn start(&self, more: &[&str]) -> Running {
+        Running::start(self.command(more))
+    }
+
+    /// The daemon, not yet started.
+    pub(crate) fn command(&self, more: &[&str]) -> Command {
         let settings = self.path("inspectord.toml");
         let mut arguments = vec!["run", "--config", arg(&settings)];
         arguments.extend(more);
-        Running::start(command(&arguments))
+        command(&arguments)
     }
 
     pub(crate) async fn subscribe(&self) -> Subscriber {
@@ -265,12 +274,13 @@ async fn a_trigger_storm_gets_exactly_one_verdict_each() {
     let subscriber = floor.subscribe().await;
     let daemon = floor.start(&[]);
     subscriber.wait_until("/state", |state| state["state"] == "up").await;
-    for part in 0..120 {
+    // Ten times and more of what may wait for the camera.
+    for part in 0..200 {
         subscriber.publish("inspectord/floor/top/trigger", format!(r#"{{"part_id":"{part}"}}"#)).await;
     }
     // A message that finds the inbox full is answered on `reply` instead of becoming a part.
     eventually("every trigger is answered", || {
-        subscriber.count("/verdict") + subscriber.count("/reply") >= 120
+        subscriber.count("/verdict") + subscriber.count("/reply") >= 200
     })
     .await;
     daemon.signal("TERM");
@@ -282,7 +292,7 @@ async fn a_trigger_storm_gets_exactly_one_verdict_each() {
         .chain(subscriber.on("/reply").iter().map(|r| r["part_id"].to_string()))
         .collect();
     let parts: BTreeSet<&String> = answered.iter().collect();
-    assert_eq!((answered.len(), parts.len()), (120, 120));
+    assert_eq!((answered.len(), parts.len()), (200, 200));
     let counted = decisions(verdicts.values());
     let inspected = counted.get("ok").unwrap_or(&0) + counted.get("anomalous").unwrap_or(&0);
     assert!(inspected > 0, "{counted:?}");
@@ -441,38 +451,6 @@ async fn a_timer_gets_a_verdict_for_every_tick_also_while_the_camera_is_down() {
     daemon.signal("TERM");
     assert_eq!(daemon.ended().code, Some(0));
     complete(&subscriber.on("/verdict"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gige_camera_that_dies_gets_its_line_back_by_itself() {
-    let Some(mut fake) = Fake::start(&[]) else { return };
-    let floor = Floor::new().await;
-    floor.configure(
-        "trigger = \"software\"\nregion = { x = 0, y = 0, width = 200, height = 100 }\npicture = { frozen = false }",
-        "kind = \"genicam\"\ncamera = \"127.0.0.1\"\nexpose = \"software\"\nexposure_us = 8000",
-    );
-    let subscriber = floor.subscribe().await;
-    let daemon = floor.start(&[]);
-    subscriber.wait_until("/state", |state| state["state"] == "up").await;
-    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"before"}"#).await;
-    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
-    assert_ne!(verdict["decision"], "uninspected", "{verdict}");
-    fake.kill();
-    subscriber.wait_until("/state", |state| state["state"] == "down").await;
-    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"meanwhile"}"#).await;
-    let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
-    assert_eq!((&verdict["decision"], &verdict["reason"]), (&"uninspected".into(), &"camera".into()));
-    let told = subscriber.on("/state").len();
-    fake.run();
-    eventually("the camera is back", || {
-        subscriber.on("/state")[told..].iter().any(|state| state["state"] == "up")
-    })
-    .await;
-    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"after"}"#).await;
-    let verdict = subscriber.wait_for("/verdict", 3).await.remove(2);
-    assert_ne!(verdict["decision"], "uninspected", "{verdict}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
 }
 
 #[test]

@@ -43,8 +43,13 @@ impl Workshop {
     fn command(&self, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_inspectord"));
         command.arg("distill").arg("--out").arg(self.path(out));
-        let short = ["--size", "tiny", "--side", "64", "--batch", "2", "--measured", "4", "--device", "cpu"];
-        command.args(short).args(["--learning-rate", "0.003", "--images"]).arg(self.path("pictures"));
+        let short = ["--size", "tiny", "--batch", "2", "--measured", "4", "--device", "cpu"];
+        let side = if more.contains(&"--no-padding") { "128" } else { "64" };
+        command
+            .args(short)
+            .args(["--side", side])
+            .args(["--learning-rate", "0.003", "--images"])
+            .arg(self.path("pictures"));
         if !more.contains(&"--backbone") {
             command.arg("--backbone").arg(self.path("backbone.safetensors"));
         }
@@ -106,6 +111,27 @@ fn a_short_distillation_lowers_the_loss_and_writes_a_teacher() {
 }
 
 #[test]
+fn a_distillation_goes_on_from_a_teacher_that_is_there() {
+    let workshop = Workshop::new();
+    let first_loss = |out: &str, more: &[&str]| {
+        let (done, said, err) = workshop.run(out, &[&["--no-padding", "--json"], more].concat());
+        assert!(done, "{err}");
+        let last: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        (workshop.losses(out)[0].1, last["start"].clone())
+    };
+    let (fresh, start) = first_loss("t.safetensors", &["--steps", "60"]);
+    assert!(start.is_null());
+    let teacher = workshop.path("t.safetensors");
+    let from = ["--from", teacher.to_str().unwrap(), "--steps", "1"];
+    let (taught, start) = first_loss("u.safetensors", &from);
+    assert!(taught < 0.9 * fresh, "{fresh} and {taught}");
+    assert_eq!(start.as_str().map(str::len), Some(64));
+    let small = concat!(env!("CARGO_MANIFEST_DIR"), "/models/teacher-small.safetensors");
+    let (done, _, err) = workshop.run("v.safetensors", &["--from", small, "--steps", "1"]);
+    assert!(!done && err.contains("conv1"), "{err}");
+}
+
+#[test]
 fn a_killed_distillation_resumes_to_the_same_teacher() {
     let workshop = Workshop::new();
     let steps = ["--steps", "40", "--checkpoint-seconds", "0"];
@@ -152,6 +178,9 @@ fn what_cannot_be_distilled_is_refused_with_the_remedy() {
     assert!(refusal(&["--images", missing.to_str().unwrap()]).contains("missing"));
     let errors = refusal(&["--stretch", "9", "--grey", "2"]);
     assert!(errors.contains("--stretch") && errors.contains("--grey"), "{errors}");
+    let output = workshop.command("t.safetensors", &[]).args(["--no-padding"]).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && errors.contains("--side: 64"), "{errors}");
 
     let empty = workshop.path("pictures");
     std::fs::remove_dir_all(&empty).unwrap();

@@ -183,7 +183,8 @@ pub(crate) fn check_training(golden: &Golden) {
     let autoencoder = Autoencoder::new(&golden.architecture, vb.pp("autoencoder")).unwrap();
     let mut adam = Adam::new(&variables).unwrap();
     for round in 0..3 {
-        let losses = Losses::of(&outputs(golden, &networks, &student, &autoencoder).unwrap()).unwrap();
+        let made = outputs(golden, &networks, &student, &autoencoder).unwrap();
+        let losses = Losses::of(&made, None).unwrap();
         let v = losses.values().unwrap();
         let all = [v.hard, v.penalty.unwrap(), v.autoencoder, v.student_autoencoder, v.total()];
         for (i, (loss, expected)) in all.iter().zip(&golden.get("losses")[5 * round..]).enumerate() {

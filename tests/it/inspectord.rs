@@ -128,6 +128,11 @@ impl Running {
         output.unwrap_or_else(|| panic!("`{part}` was never printed:\n{}", self.stdout.text()))
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, `TERM` or `KILL`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

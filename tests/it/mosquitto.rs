@@ -14,6 +14,8 @@ use crate::subscriber::eventually;
 pub(crate) enum Access {
     /// Anybody.
     Open,
+    /// Anybody, within the bounds that mosquitto has unless told otherwise: 20 messages under way, 1000 waiting.
+    Bounded,
     /// User `box`, password `right`.
     Password,
     /// Anybody, who may publish everything and read triggers only; what else they ask for is silently kept from them.
@@ -93,8 +95,12 @@ impl Mosquitto {
         let folder = self.folder.path();
         // Unlimited, so that a subscriber gets a message before its publisher gets the acknowledgement; otherwise
         // mosquitto, when killed, loses what it has acknowledged, which no client can mend.
+        let bounds = match access {
+            Access::Bounded => "",
+            _ => "max_inflight_messages 0\nmax_queued_messages 0\n",
+        };
         let mut config = format!(
-            "listener {} 127.0.0.1\nmax_inflight_messages 0\nmax_queued_messages 0\npersistence true\npersistence_location {}/\n",
+            "listener {} 127.0.0.1\n{bounds}persistence true\npersistence_location {}/\n",
             self.port,
             folder.display()
         );
@@ -102,7 +108,7 @@ impl Mosquitto {
             config += "user root\n";
         }
         match access {
-            Access::Open => config += "allow_anonymous true\n",
+            Access::Open | Access::Bounded => config += "allow_anonymous true\n",
             Access::TriggersOnly => {
                 let file = folder.join("rules");
                 std::fs::write(&file, "topic write #\ntopic read inspectord/+/+/trigger\n").unwrap();

@@ -139,6 +139,39 @@ async fn a_line_that_is_cut_again_and_again_loses_nothing() {
     rig.stop().await;
 }
 
+/// `RECONNECTS=10000 cargo test --test it reconnects_leave -- --ignored`, alone: it looks at this process's own memory.
+#[tokio::test]
+#[ignore = "takes minutes, and this process to itself"]
+async fn reconnects_leave_nothing_behind() {
+    let broker = Mosquitto::start(Access::Open).await;
+    let proxy = Proxy::start(broker.port()).await;
+    let quick = Options { back_off_min_ms: 10, back_off_max_ms: 10, ..options(proxy.port()) };
+    let mut rig = Rig::start(&quick, 16);
+    let plc = Subscriber::start(broker.port(), "inspectord/box/status").await;
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        4 * pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let times = std::env::var("RECONNECTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let mut settled = 0;
+    for n in 1..=times {
+        eventually("it connects", || rig.monitor.counters.connections.get() >= n).await;
+        if n % 100 == 0 {
+            // Some leave a trigger half taken.
+            plc.publish("inspectord/box/top/trigger", "{}").await;
+            rig.next_incoming().await;
+        }
+        proxy.sever();
+        if n == times / 10 {
+            settled = resident();
+        }
+    }
+    let end = resident();
+    println!("resident after {} reconnects {settled} KiB, after {times} {end} KiB", times / 10);
+    assert!(end < settled + settled / 4 + 4096, "{settled} KiB became {end} KiB");
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn the_box_says_when_it_comes_and_goes() {
     let broker = Mosquitto::start(Access::Open).await;

@@ -172,6 +172,8 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
     tell("accept", &ids(&before.values().collect::<Vec<_>>()));
     let state = subscriber.wait_until("/top/state", |s| s["retraining"]["phase"] == "training").await;
     assert_eq!(state["retraining"]["new_samples"], 8, "{state}");
+    let underway = || floor.json(&["models", "list", "--json"]).pop().unwrap()["retraining"].clone();
+    assert_eq!(underway()["new_samples"], 8);
 
     // Everything is killed in the middle, and what was under way is continued.
     let home = floor.path("retrain/top");
@@ -181,6 +183,7 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
     let child = fs::read_to_string(floor.path("retrain/retraining.lock")).unwrap();
     kill(child.trim());
     let plan = fs::read(home.join("work/plan.json")).unwrap();
+    eventually("it is known to be interrupted", || underway()["interrupted"] == true).await;
     let daemon = floor.start();
     daemon.wait_for_log("retraining begins");
     assert_eq!(fs::read(home.join("work/plan.json")).unwrap(), plan);
@@ -268,4 +271,43 @@ async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_
         assert!(*by == base || *by == version.as_str(), "{verdict}");
         assert_ne!(verdict["decision"], "uninspected", "{verdict}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go_on() {
+    let floor =
+        Box::new("new_samples = 0\nquiet_minutes = 0\nsteps = 100000\ncheckpoint_seconds = 0\nthreads = 2")
+            .await;
+    for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
+        drop_in(&floor.path("normals"), &name, &picture);
+    }
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start();
+    subscriber.wait_until("/top/state", |s| s["state"] == "up").await;
+    let samples = floor.path("retrain/top/samples/normal");
+    for (name, picture) in parts("new", 0..3, |n| normal_part(LINE, n, SIZE)) {
+        drop_in(&samples, &name, &picture);
+    }
+    subscriber.wait_until("/top/state", |s| s["retraining"]["new_samples"] == 3).await;
+    subscriber.publish("inspectord/floor/top/command", r#"{"id":"go","command":"retrain"}"#).await;
+    let reply = subscriber.wait_until("/reply", |r| r["id"] == "go").await;
+    assert_eq!(reply["ok"], true, "{reply}");
+    let trains = |s: &Value| {
+        s["retraining"]["phase"] == "training"
+            && s["retraining"]["done"].as_u64().is_some_and(|done| done > 0)
+    };
+    subscriber.wait_until("/top/state", trains).await;
+    let underway = || floor.json(&["models", "list", "--json"]).pop().unwrap()["retraining"].clone();
+    let now = underway();
+    assert_eq!(
+        (&now["phase"], &now["of"], &now["interrupted"]),
+        (&"training".into(), &100_000.into(), &false.into())
+    );
+
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    assert_eq!(underway()["interrupted"], true);
+    assert!(floor.path("retrain/top/work/candidate.checkpoint").exists());
+    let told = floor.run(&["models", "list"]).stdout;
+    assert!(told.contains("interrupted, it goes on where it was"), "{told}");
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use inspectord::delivery::Deliveries;
 use inspectord::frame::CameraId;
 use inspectord::publish::{
-    Aside, CameraState, Incoming, Link, Monitor, Options, Outgoing, Reply, Seam, Session,
+    Aside, CameraState, Incoming, Link, Monitor, Options, Outgoing, Reply, Request, Seam, Session,
 };
 use inspectord::shutdown::Shutdown;
 use inspectord::verdict::{Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings, Verdict};
@@ -20,7 +21,7 @@ pub(crate) struct Rig {
     pub(crate) acknowledged: mpsc::Receiver<u64>,
     pub(crate) states: watch::Sender<BTreeMap<CameraId, CameraState>>,
     pub(crate) replies: mpsc::Sender<Reply>,
-    pub(crate) incoming: mpsc::Receiver<Incoming>,
+    pub(crate) incoming: mpsc::Receiver<Request>,
     pub(crate) monitor: Monitor,
     pub(crate) shutdown: Shutdown,
     pub(crate) task: JoinHandle<()>,
@@ -42,6 +43,11 @@ pub(crate) fn options(port: u16) -> Options {
 impl Rig {
     /// The session of the box `box` with the cameras `top` and `side`; no more than `inputs` triggers wait.
     pub(crate) fn start(options: &Options, inputs: usize) -> Self {
+        Self::start_after(options, inputs, Deliveries::default())
+    }
+
+    /// The same, of a box that has taken `taken` before.
+    pub(crate) fn start_after(options: &Options, inputs: usize, taken: Deliveries) -> Self {
         let (outgoing, outgoing_out) = mpsc::channel(16);
         let (aside, aside_out) = mpsc::channel(16);
         let (acknowledged_in, acknowledged) = mpsc::channel(16);
@@ -55,6 +61,7 @@ impl Rig {
             states: states_out,
             replies: replies_out,
             incoming: incoming_in,
+            taken,
         };
         let cameras = ["top", "side"].map(camera).into();
         let (session, monitor) = Session::new(options, "box", cameras, seam);
@@ -85,7 +92,14 @@ impl Rig {
         assert_eq!(reported.expect("acknowledgements stopped"), position);
     }
 
+    /// The next request, taken care of.
     pub(crate) async fn next_incoming(&mut self) -> Incoming {
+        let request = self.next_request().await;
+        request.receipt.give();
+        request.incoming
+    }
+
+    pub(crate) async fn next_request(&mut self) -> Request {
         tokio::time::timeout(crate::mosquitto::PATIENCE, self.incoming.recv())
             .await
             .expect("nothing came in")

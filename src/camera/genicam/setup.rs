@@ -7,7 +7,7 @@ use aravis::PixelFormat;
 use aravis::prelude::*;
 
 use super::pixels;
-use crate::camera::{Exposure, FeatureValue, GenicamOptions};
+use crate::camera::{Edge, Exposure, FeatureValue, GenicamOptions};
 
 /// Writes everything; the camera is not streaming. Returns the name of the pixel format.
 ///
@@ -80,11 +80,19 @@ fn exposure(camera: &aravis::Camera, options: &GenicamOptions) -> Result<(), Str
         Exposure::Software => {
             camera.set_trigger("Software").map_err(|e| refusal("expose", "software", &e))?
         }
-        Exposure::Line(line) => camera.set_trigger(line).map_err(|e| {
-            let sources = camera.dup_available_trigger_sources().unwrap_or_default();
-            let sources: Vec<_> = sources.iter().map(|source| source.as_str()).collect();
-            format!("{}; its lines are {}", refusal("expose", line, &e), sources.join(", "))
-        })?,
+        Exposure::Line(line) => {
+            camera.set_trigger(line).map_err(|e| {
+                let sources = camera.dup_available_trigger_sources().unwrap_or_default();
+                let sources: Vec<_> = sources.iter().map(|source| source.as_str()).collect();
+                format!("{}; its lines are {}", refusal("expose", line, &e), sources.join(", "))
+            })?;
+            let edge = match options.edge {
+                Edge::Rising => "RisingEdge",
+                Edge::Falling => "FallingEdge",
+                Edge::Any => "AnyEdge",
+            };
+            camera.set_string("TriggerActivation", edge).map_err(|e| refusal("edge", edge, &e))?;
+        }
     }
     Ok(())
 }

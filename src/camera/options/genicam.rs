@@ -11,6 +11,9 @@ use crate::frame::{Region, Size, check_picture_size};
 /// The most features that are written; more belong into a user set of the camera.
 const MAX_FEATURES: usize = 256;
 
+/// Features that follow from `expose` and `edge`.
+const TRIGGERING: [&str; 3] = ["TriggerMode", "TriggerSource", "TriggerActivation"];
+
 /// A GigE Vision or USB3 Vision camera.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +28,8 @@ pub struct GenicamOptions {
     pub sensor: Option<Region>,
     /// What makes it expose.
     pub expose: Exposure,
+    /// Which end of a signal on its line exposes it.
+    pub edge: Edge,
     /// Frames per second of a free-running camera; 0, the default, leaves the camera's own.
     pub rate: f64,
     /// Exposure time in microseconds, with the automatic switched off; absent, the camera's own.
@@ -52,6 +57,7 @@ impl Default for GenicamOptions {
             format: "auto".into(),
             sensor: None,
             expose: Exposure::Free,
+            edge: Edge::Rising,
             rate: 0.0,
             exposure_us: None,
             gain: None,
@@ -94,6 +100,19 @@ impl From<Exposure> for String {
             Exposure::Line(line) => line,
         }
     }
+}
+
+/// Which change of a line's level is a signal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edge {
+    /// From low to high.
+    #[default]
+    Rising,
+    /// From high to low.
+    Falling,
+    /// Both, which is two parts for each signal.
+    Any,
 }
 
 /// Red and blue against green.
@@ -171,6 +190,10 @@ impl GenicamOptions {
                 "is none of \"free\", \"software\" and the name of a line, such as \"Line1\"".into()
             });
         }
+        let by_line = matches!(self.expose, Exposure::Line(_));
+        faults.unless(by_line || self.edge == Edge::Rising, "edge", || {
+            "has no effect here: remove it, or name the line in `expose`".into()
+        });
         if let Some(sensor) = self.sensor {
             let size = Size::new(sensor.width, sensor.height);
             let fits = check_picture_size(size).is_ok() && sensor.x.max(sensor.y) <= 1 << 20;
@@ -199,6 +222,11 @@ impl GenicamOptions {
             || format!("{} is out of bounds: give 576 to 65535 bytes, or 0", self.packet_size),
         );
         faults.stall(self.stall_ms);
+        if let Some((name, _)) = self.features.iter().find(|(name, _)| TRIGGERING.contains(name)) {
+            faults.unless(false, "features", || {
+                format!("{name} would be overwritten: what exposes the camera is said by `expose` and `edge`")
+            });
+        }
         let names = self.features.iter().all(|(name, _)| text(name));
         faults.unless(names && self.features.iter().count() <= MAX_FEATURES, "features", || {
             format!("give names and values, at most {MAX_FEATURES}")
@@ -240,11 +268,24 @@ mod tests {
     fn nonsense_is_a_fault() {
         let options = read(
             "expose = \"software\"\nrate = 5\nexposure_us = -1\npacket_size = 1\nstall_ms = 1\nformat = \"\"\n\
-             sensor = { x = 0, y = 0, width = 0, height = 5 }",
+             sensor = { x = 0, y = 0, width = 0, height = 5 }\nedge = \"any\"\nfeatures = { TriggerMode = \"On\" }",
         );
         let mut faults = Faults(Vec::new());
         options.check(&mut faults);
         let keys: Vec<_> = faults.0.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["camera", "format", "sensor", "rate", "exposure_us", "packet_size", "stall_ms"]);
+        assert_eq!(
+            keys,
+            [
+                "camera",
+                "format",
+                "edge",
+                "sensor",
+                "rate",
+                "exposure_us",
+                "packet_size",
+                "stall_ms",
+                "features"
+            ]
+        );
     }
 }

@@ -1,17 +1,13 @@
-//! The hardware: V4L2 devices, asked what they can and told what to do.
+//! The hardware: V4L2 devices, asked what they can and told what to do, through the `v4l` bindings.
 //!
-//! In: a device file and a mode. Out: frames. [`Stream`] speaks V4L2 through the `v4l` bindings, [`Webcam`] through nokhwa,
-//! which stands on the same bindings and is tried first for what it knows: whole rates, and no GREY or UYVY. Not here:
-//! decisions (`modes`, `find`), waiting (`watched`).
+//! In: a device file and wishes. Out: modes, and frames. Runs on the thread of `watched`, since each call may hang with
+//! the driver. Not here: decisions (`modes`, `find`), counting (`tally`), waiting (`watched`).
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use nokhwa::Camera as Nokhwa;
-use nokhwa::utils::{
-    ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution,
-};
+use rustix::io::Errno;
 use v4l::buffer::{Flags, Type};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
@@ -21,11 +17,11 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC, Fraction};
 
-use super::find::number;
-use super::modes::whole_rate;
-use super::watched::{GrabError, Grabbed, Grabber};
-use crate::camera::{Mode, V4l2Format};
-use crate::frame::{Mosaic, PixelFormat, Pixels, Samples, Size};
+use super::modes;
+use super::tally::Tally;
+use super::watched::{GrabError, Grabbed, Grabber, Limits};
+use crate::camera::{Mode, V4l2Format, V4l2Options};
+use crate::frame::{Losses, Mosaic, PixelFormat, Pixels, Samples, Size};
 
 /// Each code that can be read, what the settings call it, and its layout; none for MJPEG. Of several codes for one name
 /// the first that a device offers is taken.
@@ -64,8 +60,8 @@ const fn bayer(mosaic: Mosaic, samples: Samples) -> Option<PixelFormat> {
     Some(PixelFormat::Bayer(mosaic, samples))
 }
 
-/// A frame that seems older was stamped by a clock that was set meanwhile.
-const OLDEST: Duration = Duration::from_secs(60);
+/// Frames that the driver may have ready; more would only grow old.
+const BUFFERS: u32 = 4;
 /// The most sizes and rates that are asked for; some drivers list endlessly.
 const MAX_LISTED: usize = 512;
 
@@ -82,19 +78,23 @@ pub(super) fn describe(node: &Path, wished: Option<Size>) -> io::Result<(String,
         let Some((_, format, _)) = FORMATS.iter().find(|(code, ..)| **code == description.fourcc.repr) else {
             continue;
         };
-        for size in sizes(&device, description.fourcc, wished)? {
+        for size in sizes(&device, description.fourcc, wished) {
             for interval in intervals(&device, description.fourcc, size) {
-                modes.push(Mode { format: *format, size, interval });
+                let mode = Mode { format: *format, size, interval };
+                // Several codes may mean one format.
+                if modes.len() < MAX_LISTED && !modes.contains(&mode) {
+                    modes.push(mode);
+                }
             }
         }
     }
-    modes.truncate(MAX_LISTED);
     Ok((capabilities.card, modes))
 }
 
-fn sizes(device: &Device, fourcc: FourCC, wished: Option<Size>) -> io::Result<Vec<Size>> {
+/// A device that does not list sizes, such as a capture card, is taken at the one that it is set to, or at the wished one.
+fn sizes(device: &Device, fourcc: FourCC, wished: Option<Size>) -> Vec<Size> {
     let mut sizes = Vec::new();
-    for item in device.enum_framesizes(fourcc)?.into_iter().take(MAX_LISTED) {
+    for item in device.enum_framesizes(fourcc).unwrap_or_default().into_iter().take(MAX_LISTED) {
         match item.size {
             FrameSizeEnum::Discrete(d) => sizes.push(Size::new(d.width, d.height)),
             FrameSizeEnum::Stepwise(s) => {
@@ -109,10 +109,14 @@ fn sizes(device: &Device, fourcc: FourCC, wished: Option<Size>) -> io::Result<Ve
             }
         }
     }
-    Ok(sizes)
+    if sizes.is_empty() {
+        sizes.extend(device.format().map(|now| Size::new(now.width, now.height)).ok());
+        sizes.extend(wished);
+    }
+    sizes
 }
 
-/// A device that does not list rates is taken at the one that it is set to.
+/// A device that does not list rates is taken at the one that it is set to, or at [`Mode::UNKNOWN_RATE`].
 fn intervals(device: &Device, fourcc: FourCC, size: Size) -> Vec<(u32, u32)> {
     let pair = |f: Fraction| (f.numerator, f.denominator);
     let listed = device.enum_frameintervals(fourcc, size.width, size.height).unwrap_or_default();
@@ -125,25 +129,50 @@ fn intervals(device: &Device, fourcc: FourCC, size: Size) -> Vec<(u32, u32)> {
         })
         .collect();
     if listed.is_empty() {
-        device.params().map(|p| vec![pair(p.interval)]).unwrap_or_default()
+        let now = device.params().map(|p| pair(p.interval)).ok();
+        vec![now.filter(|(seconds, frames)| *seconds > 0 && *frames > 0).unwrap_or(Mode::UNKNOWN_RATE)]
     } else {
         listed
     }
 }
 
-/// Starts `mode` on the device behind `node`.
-pub(super) fn open(node: &Path, mode: Mode, stall: Duration) -> Result<Box<dyn Grabber>, GrabError> {
-    if let Some(webcam) = Webcam::open(node, mode) {
-        return Ok(Box::new(webcam));
-    }
-    let failed = |e: io::Error| {
-        GrabError::Lost(match e.raw_os_error() {
-            Some(16) => "another program uses it: close that program".into(),
-            Some(13) => "it may not be opened: add the user to the group `video`".into(),
-            _ => e.to_string(),
-        })
-    };
-    Stream::open(node, mode, stall).map(|stream| Box::new(stream) as Box<dyn Grabber>).map_err(failed)
+/// What was opened.
+pub(super) struct Opened {
+    /// What the device calls itself.
+    pub(super) card: String,
+    pub(super) mode: Mode,
+}
+
+/// Starts the device behind `node` in the mode that suits `wishes` best.
+pub(super) fn open(
+    node: &Path,
+    wishes: &V4l2Options,
+    limits: Limits,
+) -> Result<(Box<dyn Grabber>, Opened), GrabError> {
+    let (card, modes) = describe(node, wishes.size).map_err(|e| refused(&e))?;
+    let mode = modes::choose(&modes, wishes).map_err(GrabError::Lost)?;
+    let stream = Stream::open(node, mode, limits).map_err(|e| refused(&e))?;
+    Ok((Box::new(stream), Opened { card, mode }))
+}
+
+/// Why a device cannot be opened, and the remedy.
+fn refused(error: &io::Error) -> GrabError {
+    GrabError::Lost(match Errno::from_io_error(error) {
+        Some(Errno::BUSY) => "another program uses it: close that program".into(),
+        Some(Errno::ACCESS) => "it may not be opened: add the user to the group `video`".into(),
+        Some(Errno::PERM) => "it may not be opened: allow the service its device (DeviceAllow=)".into(),
+        _ => error.to_string(),
+    })
+}
+
+/// Why a device that was streaming gives no more frames.
+fn lost(error: &io::Error, stall: Duration) -> GrabError {
+    GrabError::Lost(match (error.kind(), Errno::from_io_error(error)) {
+        (io::ErrorKind::TimedOut, _) => format!("no frame came for {} ms", stall.as_millis()),
+        (_, Some(Errno::NODEV)) => "it was unplugged".into(),
+        (_, Some(Errno::IO)) => "its driver reports a failed transfer: look at cable and power".into(),
+        _ => error.to_string(),
+    })
 }
 
 /// A stream of memory-mapped buffers.
@@ -151,12 +180,16 @@ struct Stream {
     stream: MmapStream<'static>,
     format: Format,
     layout: Option<PixelFormat>,
+    limits: Limits,
+    /// Whether a frame has come.
+    delivers: bool,
+    tally: Tally,
     // Behind the stream, so that it is closed after it.
     _device: Device,
 }
 
 impl Stream {
-    fn open(node: &Path, mode: Mode, stall: Duration) -> io::Result<Self> {
+    fn open(node: &Path, mode: Mode, limits: Limits) -> io::Result<Self> {
         let device = Device::with_path(node)?;
         let codes = FORMATS.iter().filter(|(_, format, _)| *format == mode.format);
         let listed = device.enum_formats()?;
@@ -170,19 +203,25 @@ impl Stream {
             return Err(io::Error::other(format!("it delivers {got} {} instead", format.fourcc)));
         }
         // Some drivers have one rate only and refuse to be told.
-        let _keeps_its_own =
-            device.set_params(&Parameters::new(Fraction::new(mode.interval.0, mode.interval.1)));
-        let mut stream = MmapStream::with_buffers(&device, Type::VideoCapture, 4)?;
-        stream.set_timeout(stall);
-        Ok(Self { stream, format, layout, _device: device })
+        let (seconds, frames) = mode.interval;
+        if mode.interval != Mode::UNKNOWN_RATE {
+            let _keeps_its_own = device.set_params(&Parameters::new(Fraction::new(seconds, frames)));
+        }
+        let stream = MmapStream::with_buffers(&device, Type::VideoCapture, BUFFERS)?;
+        Ok(Self { stream, format, layout, limits, delivers: false, tally: Tally::default(), _device: device })
     }
 }
 
 impl Grabber for Stream {
     fn grab(&mut self) -> Result<Grabbed, GrabError> {
-        let (bytes, meta) = self.stream.next().map_err(|e| GrabError::Lost(e.to_string()))?;
+        let waited = if self.delivers { self.limits.stall } else { self.limits.first };
+        self.stream.set_timeout(waited);
+        let (bytes, meta) = self.stream.next().map_err(|e| lost(&e, waited))?;
         let arrived = Instant::now();
-        if meta.flags.contains(Flags::ERROR) {
+        self.delivers = true;
+        let damaged = meta.flags.contains(Flags::ERROR);
+        self.tally.note(meta.sequence, damaged);
+        if damaged {
             return Err(GrabError::Bad("the driver marked it as damaged".into()));
         }
         let bytes = bytes.get(..meta.bytesused as usize).unwrap_or(bytes).to_vec();
@@ -200,61 +239,14 @@ impl Grabber for Stream {
         let taken = age.and_then(|age: Duration| Instant::now().checked_sub(age)).map(|t| t.min(arrived));
         Ok(Grabbed { pixels, taken, arrived })
     }
+
+    fn losses(&self) -> Losses {
+        self.tally.losses()
+    }
 }
 
 /// The clock that drivers stamp frames with.
 fn since_boot() -> Option<Duration> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Some(Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?))
-}
-
-/// A camera behind nokhwa.
-struct Webcam {
-    camera: Nokhwa,
-    mode: Mode,
-}
-
-impl Webcam {
-    /// None where nokhwa does not know the mode or does not get on with the camera.
-    fn open(node: &Path, mode: Mode) -> Option<Self> {
-        let format = match mode.format {
-            V4l2Format::Rgb => FrameFormat::RAWRGB,
-            V4l2Format::Bgr => FrameFormat::RAWBGR,
-            V4l2Format::Yuyv => FrameFormat::YUYV,
-            V4l2Format::Nv12 => FrameFormat::NV12,
-            V4l2Format::Mjpeg => FrameFormat::MJPEG,
-            V4l2Format::Uyvy | V4l2Format::Grey | V4l2Format::Bayer | V4l2Format::Auto => return None,
-        };
-        let resolution = Resolution::new(mode.size.width, mode.size.height);
-        let wanted = CameraFormat::new(resolution, format, whole_rate(&mode)?);
-        let formats = [format];
-        let request = RequestedFormat::with_formats(RequestedFormatType::Exact(wanted), &formats);
-        let index = CameraIndex::Index(number(node)?);
-        let mut camera = Nokhwa::with_backend(index, request, ApiBackend::Video4Linux).ok()?;
-        camera.open_stream().ok()?;
-        Some(Self { camera, mode })
-    }
-}
-
-impl Grabber for Webcam {
-    fn grab(&mut self) -> Result<Grabbed, GrabError> {
-        let frame = self.camera.frame().map_err(|e| GrabError::Lost(e.to_string()))?;
-        let arrived = Instant::now();
-        // nokhwa has turned the driver's monotonic stamp into UTC, a moment ago.
-        let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = frame.capture_timestamp().and_then(|taken| utc.checked_sub(taken));
-        let taken = age.filter(|age| *age < OLDEST).and_then(|age| arrived.checked_sub(age));
-        let size = self.mode.size;
-        let bytes = frame.buffer().to_vec();
-        let layout = FORMATS.iter().find(|(_, format, _)| *format == self.mode.format).and_then(|f| f.2);
-        let pixels = match layout {
-            None => Pixels::Encoded(bytes),
-            // nokhwa does not tell the stride; webcams leave no gaps.
-            Some(format) => {
-                let stride = format.row_bytes(size.width as usize).unwrap_or_default();
-                Pixels::Raw { size, format, stride, bytes }
-            }
-        };
-        Ok(Grabbed { pixels, taken, arrived })
-    }
 }

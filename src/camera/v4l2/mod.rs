@@ -7,6 +7,7 @@
 mod device;
 mod find;
 mod modes;
+mod tally;
 mod watched;
 
 use std::path::Path;
@@ -15,20 +16,28 @@ use std::time::{Duration, Instant};
 use super::pace::Pace;
 use super::{Camera, CameraError, CameraKind, CameraListing, Mode, Next, V4l2Options};
 use crate::clock::{self, SystemClock};
-use crate::frame::{CameraId, Frame};
-use watched::{GrabError, Waited, Watched};
+use crate::frame::{CameraId, Frame, Losses};
+use device::Opened;
+use watched::{GrabError, Limits, Watched};
 
 const DEV: &str = "/dev";
+/// How long the first frame may take before a camera counts as open all the same, where its settings let it be silent for
+/// longer: one that is exposed from outside may have no reason to deliver yet.
+const FIRST_FRAME: Duration = Duration::from_secs(5);
 
 /// The cameras of this box.
 pub(super) fn list() -> Vec<CameraListing> {
     let mut listings = Vec::new();
+    let mut cards = find::cards();
     for node in find::nodes(Path::new(DEV)) {
         let (name, modes, problem) = match device::describe(&node, None) {
             // Such as the second device file of a webcam, which has its metadata.
             Ok((_, modes)) if modes.is_empty() => continue,
             Ok((name, modes)) => (name, modes, None),
-            Err(e) => (String::new(), Vec::new(), Some(format!("cannot be asked: {e}"))),
+            Err(e) => {
+                let card = find::number(&node).and_then(|number| cards.remove(&number));
+                (card.unwrap_or_default(), Vec::new(), Some(format!("cannot be asked: {e}")))
+            }
         };
         let device = find::stable_name(&node, Path::new(DEV));
         let node = node.display().to_string();
@@ -52,20 +61,32 @@ impl V4l2Camera {
             name: options.device.clone(),
             hint: format!("{hint}; `inspectord cameras` lists them"),
         })?;
-        let (name, modes) = device::describe(&node, options.size)
-            .map_err(|e| unusable(format!("{} cannot be asked what it can: {e}", options.device)))?;
-        let mode = modes::choose(&modes, options).map_err(|why| unusable(format!("{name} {why}")))?;
-        let stall = Duration::from_millis(options.stall_ms);
-        let theirs = node.clone();
-        let opened = Watched::open(id.as_str(), stall, move || device::open(&theirs, mode, stall));
-        let watched = opened.map_err(|(GrabError::Bad(message) | GrabError::Lost(message))| {
-            unusable(format!("{name} does not start: {message}"))
-        })?;
+        let limits = Limits::of(Duration::from_millis(options.stall_ms));
+        let wishes = options.clone();
+        let opened = Watched::open(id.as_str(), limits, move || device::open(&node, &wishes, limits));
+        let opened = opened.and_then(|(watched, opened)| {
+            watched.await_sign(Instant::now() + FIRST_FRAME)?;
+            Ok((watched, opened))
+        });
+        let (watched, Opened { card, mode }) =
+            opened.map_err(|(GrabError::Bad(why) | GrabError::Lost(why))| {
+                unusable(format!("{} {why}", options.device))
+            })?;
         let Mode { format, size, .. } = mode;
         let rate = mode.rate();
         let format = format!("{format:?}").to_uppercase();
-        let description = format!("{name} at {}, {size} {format}, {rate:.2} frames/s", options.device);
+        let description = format!("{card} at {}, {size} {format}, {rate:.2} frames/s", options.device);
         Ok(Self { id: id.clone(), description, watched, pace: Pace::new(options.rate) })
+    }
+}
+
+impl V4l2Camera {
+    fn error(&self, error: GrabError) -> CameraError {
+        let name = self.id.to_string();
+        match error {
+            GrabError::Bad(message) => CameraError::BadFrame { name, message, origin: None },
+            GrabError::Lost(message) => CameraError::Lost { name, message },
+        }
     }
 }
 
@@ -80,10 +101,9 @@ impl Camera for V4l2Camera {
         if !self.pace.wait(deadline) {
             return Ok(Next::Nothing);
         }
-        let name = self.id.to_string();
-        match self.watched.next(deadline) {
-            Ok(Waited::Nothing) => Ok(Next::Nothing),
-            Ok(Waited::Frame(frame)) => {
+        match self.watched.next(deadline).map_err(|error| self.error(error))? {
+            None => Ok(Next::Nothing),
+            Some(frame) => {
                 self.pace.delivered();
                 let captured = frame.taken.unwrap_or(frame.arrived);
                 Ok(Next::Frame(Box::new(Frame {
@@ -95,8 +115,19 @@ impl Camera for V4l2Camera {
                     planted: None,
                 })))
             }
-            Err(GrabError::Bad(message)) => Err(CameraError::BadFrame { name, message, origin: None }),
-            Err(GrabError::Lost(message)) => Err(CameraError::Lost { name, message }),
         }
+    }
+
+    fn expose(&mut self) -> Result<(), CameraError> {
+        self.watched.forget();
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), CameraError> {
+        self.watched.check().map_err(|error| self.error(error))
+    }
+
+    fn losses(&self) -> Losses {
+        self.watched.losses()
     }
 }

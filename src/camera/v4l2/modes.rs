@@ -6,12 +6,6 @@
 use crate::camera::{Mode, V4l2Format, V4l2Options};
 use crate::frame::{Size, check_picture_size};
 
-/// A mode's frames per second, where that is a whole number.
-pub(super) fn whole_rate(mode: &Mode) -> Option<u32> {
-    let (numerator, denominator) = mode.interval;
-    (numerator > 0 && denominator.is_multiple_of(numerator)).then(|| denominator / numerator)
-}
-
 /// Rates are compared with this much tolerance, so that 30 means 29.97 where that is what a camera has.
 const RATE_TOLERANCE: f64 = 0.005;
 
@@ -38,7 +32,8 @@ pub(super) fn choose(modes: &[Mode], wishes: &V4l2Options) -> Result<Mode, Strin
     })?;
     let fastest = sized.iter().map(Mode::rate).fold(0.0, f64::max);
     let wanted = if wishes.rate > 0.0 { wishes.rate } else { fastest };
-    let fast_enough = narrow(&sized, |m| m.rate() >= wanted * (1.0 - RATE_TOLERANCE))
+    let fits = |m: &Mode| m.interval == Mode::UNKNOWN_RATE || m.rate() >= wanted * (1.0 - RATE_TOLERANCE);
+    let fast_enough = narrow(&sized, fits)
         .ok_or_else(|| format!("reaches {fastest:.2} frames a second at {size}: lower `rate`"))?;
     let best = fast_enough
         .into_iter()
@@ -88,7 +83,6 @@ mod tests {
     fn without_wishes_the_largest_and_fastest_is_taken() {
         let chosen = choose(&webcam(), &V4l2Options::default()).unwrap();
         assert_eq!(chosen, mode(V4l2Format::Mjpeg, FULL, (1001, 30_000)));
-        assert_eq!(whole_rate(&chosen), None);
     }
 
     #[test]
@@ -115,6 +109,15 @@ mod tests {
         let rate = refusal(V4l2Options { rate: 100.0, size: Some(HD), ..V4l2Options::default() });
         assert!(rate.contains("60.00"), "{rate}");
         assert!(choose(&[], &V4l2Options::default()).is_err());
+    }
+
+    #[test]
+    fn a_camera_that_tells_no_rate_is_taken_at_its_own() {
+        let modes = [mode(V4l2Format::Uyvy, FULL, Mode::UNKNOWN_RATE)];
+        for rate in [0.0, 25.0] {
+            let wishes = V4l2Options { rate, ..V4l2Options::default() };
+            assert_eq!(choose(&modes, &wishes).unwrap(), modes[0], "{rate}");
+        }
     }
 
     #[test]

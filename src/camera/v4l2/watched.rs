@@ -3,16 +3,19 @@
 //!
 //! Drivers block without limit when a camera stalls, and hand out old frames to whoever reads slowly; the thread turns
 //! both into what the pipeline needs. One thread for each open camera; it ends when the camera is dropped, unless the
-//! driver holds it, in which case it is left behind and ends when the driver lets go. A frame that is replaced by a
-//! newer one before anybody asked was never accepted and needs no verdict.
+//! driver holds it, in which case it is left behind and ends when the driver lets go; until then the camera is not tried
+//! again, so that a broken driver costs one thread and not one a minute. A frame that is replaced by a newer one before
+//! anybody asked was never accepted and needs no verdict.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use tracing::{debug, warn};
 
-use crate::frame::Pixels;
+use crate::frame::{Losses, Pixels};
 
 /// One exposure.
 #[derive(Debug)]
@@ -37,120 +40,184 @@ pub(super) enum GrabError {
 pub(super) trait Grabber {
     /// Waits for the next frame, perhaps without limit.
     fn grab(&mut self) -> Result<Grabbed, GrabError>;
+
+    /// What was lost since it was opened.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
 }
 
-/// What came of waiting.
-#[derive(Debug)]
-pub(super) enum Waited {
-    Frame(Grabbed),
-    Nothing,
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For the driver to open, whatever it delivers then.
+    pub(super) opening: Duration,
+    /// For the first frame, which takes a camera longer than the next.
+    pub(super) first: Duration,
+    /// From one frame to the next.
+    pub(super) stall: Duration,
+}
+
+impl Limits {
+    /// Those of a camera that may be silent for `stall`.
+    pub(super) fn of(stall: Duration) -> Self {
+        Self { opening: Duration::from_secs(10), first: stall.max(Duration::from_secs(5)), stall }
+    }
 }
 
 #[derive(Default)]
 struct Slot {
     /// The newest frame, or why there is none.
     newest: Option<Result<Grabbed, GrabError>>,
-    /// When the thread last gave a sign.
+    losses: Losses,
+    /// When it was opened or last gave a frame.
     alive: Option<Instant>,
+    /// Whether a frame has come.
+    delivers: bool,
     /// Nobody will ask any more.
     closed: bool,
     /// The thread is done.
     ended: bool,
+    /// Nobody waits for its end.
+    left_behind: bool,
 }
 
 type Shared = Arc<(Mutex<Slot>, Condvar)>;
 
 /// See the module.
 pub(super) struct Watched {
+    name: String,
     shared: Shared,
-    stall: Duration,
+    limits: Limits,
 }
 
 /// How long a thread that should end is waited for.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Slot> {
-    shared.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// The cameras whose drivers hold a thread.
+static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watched {
-    /// Opens a grabber on its own thread. `open` runs there too, since drivers may hang in it, or tie what they open to
-    /// the thread.
+    /// Opens a grabber on its own thread, and passes on what is told of it. `open` runs there too, since drivers may hang
+    /// in it, or tie what they open to the thread.
     ///
     /// # Errors
-    /// What `open` said, or that it took longer than `stall`.
-    pub(super) fn open(
+    /// What `open` said, that it took too long, or that the driver still holds the thread that tried before.
+    pub(super) fn open<T: Send + 'static>(
         name: &str,
-        stall: Duration,
-        open: impl FnOnce() -> Result<Box<dyn Grabber>, GrabError> + Send + 'static,
-    ) -> Result<Self, GrabError> {
-        let shared = Shared::default();
+        limits: Limits,
+        open: impl FnOnce() -> Result<(Box<dyn Grabber>, T), GrabError> + Send + 'static,
+    ) -> Result<(Self, T), GrabError> {
+        if lock(&HELD).contains(name) {
+            return Err(GrabError::Lost("its driver has not returned since it hung: unplug it".into()));
+        }
+        let watched = Self { name: name.to_owned(), shared: Shared::default(), limits };
         let (opened, answer) = crossbeam_channel::bounded(1);
-        let theirs = shared.clone();
+        let (theirs, their_name) = (watched.shared.clone(), name.to_owned());
         let spawned = std::thread::Builder::new().name(format!("camera {name}")).spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| match open() {
-                Ok(mut grabber) => {
-                    let _nobody_waits = opened.send(Ok(()));
+                Ok((mut grabber, told)) => {
+                    let _nobody_waits = opened.send(Ok(told));
                     deliver(grabber.as_mut(), &theirs);
                 }
                 Err(error) => {
                     let _nobody_waits = opened.send(Err(error));
                 }
             }));
-            let mut slot = lock(&theirs);
-            if ran.is_err() {
-                slot.newest = Some(Err(GrabError::Lost("its driver's library failed".into())));
-            }
-            slot.ended = true;
-            theirs.1.notify_all();
+            end(&theirs, &their_name, ran.is_err());
         });
-        spawned.map_err(|e| GrabError::Lost(format!("no thread can be started for it: {e}")))?;
-        let watched = Self { shared, stall };
-        match answer.recv_timeout(stall) {
-            Ok(Ok(())) => {
-                lock(&watched.shared).alive.get_or_insert_with(Instant::now);
-                Ok(watched)
+        if let Err(e) = spawned {
+            lock(&watched.shared.0).ended = true;
+            return Err(GrabError::Lost(format!("no thread can be started for it: {e}")));
+        }
+        match answer.recv_timeout(limits.opening) {
+            Ok(Ok(told)) => {
+                lock(&watched.shared.0).alive.get_or_insert_with(Instant::now);
+                Ok((watched, told))
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(GrabError::Lost(format!("it did not open within {} ms", stall.as_millis()))),
+            Err(RecvTimeoutError::Disconnected) => Err(GrabError::Lost("its driver's library failed".into())),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(GrabError::Lost(format!("it did not open within {} ms", limits.opening.as_millis())))
+            }
         }
     }
 
-    /// The newest frame that nobody has had, waiting for one until `deadline`.
-    pub(super) fn next(&self, deadline: Instant) -> Result<Waited, GrabError> {
-        let mut slot = lock(&self.shared);
+    /// The newest frame that nobody has had, waiting for one until `deadline`; none if none came.
+    pub(super) fn next(&self, deadline: Instant) -> Result<Option<Grabbed>, GrabError> {
+        self.wait(deadline, |slot| slot.newest.take())
+    }
+
+    /// Waits until a frame has come, and leaves it; no error if none came until `deadline`.
+    pub(super) fn await_sign(&self, deadline: Instant) -> Result<(), GrabError> {
+        let sign = |slot: &mut Slot| match slot.newest.take_if(|newest| is_loss(newest)) {
+            Some(Err(error)) => Some(Err(error)),
+            _ => slot.newest.is_some().then_some(Ok(())),
+        };
+        self.wait(deadline, sign).map(drop)
+    }
+
+    /// Whether the camera still delivers.
+    pub(super) fn check(&self) -> Result<(), GrabError> {
+        self.await_sign(Instant::now())
+    }
+
+    /// Lets go of what came before now.
+    pub(super) fn forget(&self) {
+        let _older = lock(&self.shared.0).newest.take_if(|newest| !is_loss(newest));
+    }
+
+    /// What was lost since it was opened.
+    pub(super) fn losses(&self) -> Losses {
+        lock(&self.shared.0).losses
+    }
+
+    /// Waits until `look` finds something, or the camera is lost.
+    fn wait<T>(
+        &self,
+        deadline: Instant,
+        look: impl Fn(&mut Slot) -> Option<Result<T, GrabError>>,
+    ) -> Result<Option<T>, GrabError> {
+        let mut slot = lock(&self.shared.0);
         loop {
-            match slot.newest.take() {
-                Some(Ok(frame)) => return Ok(Waited::Frame(frame)),
-                Some(Err(error)) => return Err(error),
-                None if slot.ended => return Err(GrabError::Lost("it was closed after an error".into())),
-                None => {}
+            if let Some(found) = look(&mut slot) {
+                return found.map(Some);
+            }
+            if slot.ended {
+                return Err(GrabError::Lost("it was closed after an error".into()));
             }
             let now = Instant::now();
             let silent = slot.alive.map_or(Duration::ZERO, |alive| now.saturating_duration_since(alive));
-            if silent >= self.stall {
+            let limit = if slot.delivers { self.limits.stall } else { self.limits.first };
+            if silent >= limit {
                 return Err(GrabError::Lost(format!("no frame came for {} ms", silent.as_millis())));
             }
-            let left = deadline.saturating_duration_since(now).min(self.stall - silent);
             if deadline <= now {
-                return Ok(Waited::Nothing);
+                return Ok(None);
             }
-            let waited = self.shared.1.wait_timeout(slot, left);
-            slot = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            let left = deadline.saturating_duration_since(now).min(limit - silent);
+            slot = self.shared.1.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
+fn is_loss(grabbed: &Result<Grabbed, GrabError>) -> bool {
+    matches!(grabbed, Err(GrabError::Lost(_)))
+}
+
 /// Takes frames until nobody asks any more or the camera is lost.
 fn deliver(grabber: &mut dyn Grabber, shared: &Shared) {
-    loop {
+    while !lock(&shared.0).closed {
         let grabbed = grabber.grab();
-        let lost = matches!(grabbed, Err(GrabError::Lost(_)));
-        let mut slot = lock(shared);
-        if slot.closed {
-            return;
-        }
+        let lost = is_loss(&grabbed);
+        let mut slot = lock(&shared.0);
         slot.alive = Some(Instant::now());
+        slot.delivers = true;
+        slot.losses = grabber.losses();
         if slot.newest.replace(grabbed).is_some() {
             debug!("a frame was replaced by a newer one");
         }
@@ -161,18 +228,33 @@ fn deliver(grabber: &mut dyn Grabber, shared: &Shared) {
     }
 }
 
+/// The thread's last act.
+fn end(shared: &Shared, name: &str, panicked: bool) {
+    let mut slot = lock(&shared.0);
+    if panicked {
+        slot.newest = Some(Err(GrabError::Lost("its driver's library failed".into())));
+    }
+    slot.ended = true;
+    if slot.left_behind {
+        lock(&HELD).remove(name);
+    }
+    shared.1.notify_all();
+}
+
 impl Drop for Watched {
     fn drop(&mut self) {
-        let mut slot = lock(&self.shared);
+        let mut slot = lock(&self.shared.0);
         slot.closed = true;
         let deadline = Instant::now() + FAREWELL;
         while !slot.ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                warn!("a camera's driver does not return; its thread is left behind");
+                slot.left_behind = true;
+                lock(&HELD).insert(self.name.clone());
+                warn!(camera = self.name, "the camera's driver does not return; its thread is left behind");
                 return;
             }
-            slot = self.shared.1.wait_timeout(slot, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            slot = self.shared.1.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -199,21 +281,37 @@ mod tests {
         }
     }
 
-    fn scripted(stall: Duration) -> (Watched, Sender<Result<u8, GrabError>>) {
-        let (tell, told) = unbounded();
-        (Watched::open("test", stall, move || Ok(Box::new(Script(told)))).ok().unwrap(), tell)
+    fn limits(stall: Duration) -> Limits {
+        Limits { opening: PATIENCE, first: stall, stall }
     }
 
-    fn mark(waited: Waited) -> Option<u8> {
-        match waited {
-            Waited::Frame(Grabbed { pixels: Pixels::Encoded(bytes), .. }) => Some(bytes[0]),
-            _ => None,
+    fn open(name: &str, stall: Duration, script: Script) -> Result<Watched, GrabError> {
+        Watched::open(name, limits(stall), move || Ok((Box::new(script) as Box<dyn Grabber>, ())))
+            .map(|opened| opened.0)
+    }
+
+    fn scripted(name: &str, stall: Duration) -> (Watched, Sender<Result<u8, GrabError>>) {
+        let (tell, told) = unbounded();
+        (open(name, stall, Script(told)).ok().unwrap(), tell)
+    }
+
+    fn mark(waited: Option<Grabbed>) -> Option<u8> {
+        match waited?.pixels {
+            Pixels::Encoded(bytes) => bytes.first().copied(),
+            Pixels::Raw { .. } => None,
+        }
+    }
+
+    fn why(refused: Result<impl Sized, GrabError>) -> String {
+        match refused {
+            Err(GrabError::Lost(message) | GrabError::Bad(message)) => message,
+            Ok(_) => String::new(),
         }
     }
 
     #[test]
     fn a_slow_reader_gets_the_newest_frame() {
-        let (watched, tell) = scripted(PATIENCE);
+        let (watched, tell) = scripted("test", PATIENCE);
         for n in 0..5 {
             tell.send(Ok(n)).unwrap();
         }
@@ -226,12 +324,12 @@ mod tests {
         while last != Some(4) {
             last = mark(watched.next(Instant::now() + PATIENCE).unwrap());
         }
-        assert!(matches!(watched.next(Instant::now()).unwrap(), Waited::Nothing));
+        assert!(watched.next(Instant::now()).unwrap().is_none());
     }
 
     #[test]
     fn a_stalled_driver_costs_no_more_than_the_stall_time() {
-        let (watched, tell) = scripted(Duration::from_millis(50));
+        let (watched, tell) = scripted("stalled", Duration::from_millis(50));
         let error = watched.next(Instant::now() + PATIENCE).unwrap_err();
         assert!(matches!(&error, GrabError::Lost(message) if message.contains("no frame came")), "{error:?}");
         drop(tell);
@@ -239,13 +337,13 @@ mod tests {
 
     #[test]
     fn waiting_less_than_the_stall_time_is_no_error() {
-        let (watched, _tell) = scripted(PATIENCE);
-        assert!(matches!(watched.next(Instant::now() + Duration::from_millis(5)).unwrap(), Waited::Nothing));
+        let (watched, _tell) = scripted("test", PATIENCE);
+        assert!(watched.next(Instant::now() + Duration::from_millis(5)).unwrap().is_none());
     }
 
     #[test]
     fn a_bad_frame_spoils_one_frame_and_a_loss_ends_it() {
-        let (watched, tell) = scripted(PATIENCE);
+        let (watched, tell) = scripted("test", PATIENCE);
         tell.send(Err(GrabError::Bad("torn".into()))).unwrap();
         let next = || watched.next(Instant::now() + PATIENCE);
         assert!(matches!(next(), Err(GrabError::Bad(_))));
@@ -258,9 +356,77 @@ mod tests {
 
     #[test]
     fn what_fails_or_panics_while_opening_is_reported() {
-        let refused = Watched::open("t", PATIENCE, || Err(GrabError::Lost("busy".into())));
-        assert!(matches!(refused, Err(GrabError::Lost(m)) if m == "busy"));
-        let panicked = Watched::open("t", PATIENCE, || panic!("as a driver's library might"));
-        assert!(matches!(panicked, Err(GrabError::Lost(_))));
+        let refused = Watched::open::<()>("t", limits(PATIENCE), || Err(GrabError::Lost("busy".into())));
+        assert_eq!(why(refused), "busy");
+        let panicked = Watched::open::<()>("t", limits(PATIENCE), || panic!("as a driver's library might"));
+        assert_eq!(why(panicked), "its driver's library failed");
+    }
+
+    #[test]
+    fn a_loss_is_noticed_while_nobody_wants_a_frame() {
+        let (watched, tell) = scripted("idle", PATIENCE);
+        tell.send(Ok(1)).unwrap();
+        watched.await_sign(Instant::now() + PATIENCE).unwrap();
+        watched.check().unwrap();
+        assert_eq!(mark(watched.next(Instant::now()).unwrap()), Some(1), "looking does not take the frame");
+        tell.send(Err(GrabError::Lost("unplugged".into()))).unwrap();
+        let began = Instant::now();
+        let mut noticed = watched.check();
+        while noticed.is_ok() && began.elapsed() < PATIENCE {
+            std::thread::yield_now();
+            noticed = watched.check();
+        }
+        assert_eq!(why(noticed), "unplugged");
+    }
+
+    #[test]
+    fn a_camera_that_gives_no_first_frame_is_no_open_camera() {
+        let (watched, _tell) = scripted("mute", Duration::from_millis(50));
+        let message = why(watched.await_sign(Instant::now() + PATIENCE));
+        assert!(message.contains("no frame came"), "{message}");
+    }
+
+    #[test]
+    fn a_first_frame_may_take_longer_than_the_next() {
+        let (tell, told) = unbounded();
+        let slow = Limits { first: PATIENCE, ..limits(Duration::from_millis(20)) };
+        let opened =
+            Watched::open("slow", slow, move || Ok((Box::new(Script(told)) as Box<dyn Grabber>, ())));
+        let watched = opened.ok().unwrap().0;
+        assert!(watched.next(Instant::now() + Duration::from_millis(60)).unwrap().is_none());
+        tell.send(Ok(1)).unwrap();
+        assert_eq!(mark(watched.next(Instant::now() + PATIENCE).unwrap()), Some(1));
+        assert!(why(watched.next(Instant::now() + PATIENCE)).contains("no frame came"));
+    }
+
+    #[test]
+    fn what_came_before_a_trigger_is_let_go_but_not_a_loss() {
+        let (watched, tell) = scripted("triggered", PATIENCE);
+        tell.send(Err(GrabError::Bad("torn".into()))).unwrap();
+        watched.await_sign(Instant::now() + PATIENCE).unwrap();
+        watched.forget();
+        assert!(watched.next(Instant::now()).unwrap().is_none());
+        tell.send(Err(GrabError::Lost("unplugged".into()))).unwrap();
+        assert_eq!(why(watched.await_sign(Instant::now() + PATIENCE)), "unplugged");
+    }
+
+    #[test]
+    fn a_driver_that_hangs_holds_one_thread_however_often_it_is_tried() {
+        let (let_go, held) = unbounded::<()>();
+        let hang = move || {
+            let _until_let_go = held.recv();
+            Err(GrabError::Lost("at last".into()))
+        };
+        let impatient = Limits { opening: Duration::from_millis(20), ..limits(PATIENCE) };
+        let message = why(Watched::open::<()>("hanging", impatient, hang));
+        assert!(message.contains("did not open"), "{message}");
+        let again = || why(open("hanging", PATIENCE, Script(unbounded().1)));
+        assert!(again().contains("has not returned"));
+        drop(let_go);
+        let began = Instant::now();
+        while lock(&HELD).contains("hanging") && began.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        assert!(!again().contains("has not returned"));
     }
 }

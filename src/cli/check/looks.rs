@@ -14,7 +14,7 @@ use crate::cli::models;
 use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
-use crate::imaging::Preparation;
+use crate::imaging::{Preparation, Sight};
 use crate::publish;
 use crate::settings::{Camera, Settings, SettingsError};
 use crate::store::{self, Query, Reader};
@@ -62,6 +62,7 @@ fn model(camera: &Camera, settings: &Settings) -> Looked {
         Ok(model) => model,
         Err(error) => return fault(error),
     };
+    let trained_with = model.manifest().training.view.clone();
     match Detector::open(model, &settings.inference) {
         Ok(detector) => {
             let reference = detector.model();
@@ -74,6 +75,16 @@ fn model(camera: &Camera, settings: &Settings) -> Looked {
                 threshold.0,
                 detector.describe()
             );
+            // A mask that cannot be read is told where the camera's frames are looked at.
+            let sees = Sight::open(&camera.view).ok().and_then(|sight| sight.words());
+            if let Some(trained) = trained_with.filter(|trained| sees.as_ref() != Some(trained)) {
+                let sees = sees.unwrap_or_else(|| "pictures whole and as they are".into());
+                let detail = format!(
+                    "{detail}; it was trained with {trained}, and the camera sees {sees}: train or calibrate it anew \
+                     with --camera {name}"
+                );
+                return Looked::new("model", name, State::Warning, detail);
+            }
             Looked::new("model", name, State::Ok, detail)
         }
         Err(error) => fault(chain(&error)),

@@ -157,12 +157,13 @@ fn plan(
     });
     let mode = CaptureMode::Free { when_full: WhenFull::Wait };
     let line = LinePlan {
+        open_camera: camera::opener(camera.clone(), source),
         camera,
-        source,
         view: View::default(),
         mode,
         views: Views::default(),
         deadline: None,
+        golden_every: None,
         open_detector,
     };
     Ok(ServicePlan {

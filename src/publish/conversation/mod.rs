@@ -4,22 +4,22 @@
 //! up (`connection`), what an incoming message means (`inbox`).
 
 mod hear;
+mod lag;
 mod say;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rumqttc::{
-    AsyncClient, Event, Outgoing as Sent, Packet as Received, Publish, QoS, SubAck, SubscribeFilter,
-};
+use rumqttc::{AsyncClient, Event, Outgoing as Sent, Packet as Received, QoS, SubAck, SubscribeFilter};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::frame::CameraId;
 use crate::shutdown::Shutdown;
 
-use self::hear::Refusals;
+use self::hear::{Owed, Refusals, Unanswered};
+use self::lag::Lag;
 use crate::publish::connection::{Polled, drive, event_channel, refused_subscriptions, who};
 use crate::publish::error::PublishError;
 use crate::publish::payload::{CameraState, Presence, Reply, Status};
@@ -51,6 +51,7 @@ enum Wake {
     Aside(Aside),
     Reply(Reply),
     States,
+    Receipt,
     Reported(u64),
     Tick,
     Stop,
@@ -69,8 +70,12 @@ pub(super) struct Conversation<'a> {
     online_acknowledged: Option<Instant>,
     states: BTreeMap<CameraId, (CameraState, Instant)>,
     refusals: Refusals,
-    /// Refused messages that are not answered yet, each with its answer.
-    unanswered: VecDeque<(Reply, Publish)>,
+    /// Refused messages that are not answered yet.
+    unanswered: VecDeque<Unanswered>,
+    /// Messages that are not acknowledged yet, in order; brokers bound them, and packet numbers do at last.
+    owed: VecDeque<Owed>,
+    lag: Lag,
+    last_heard: Instant,
     tick: Interval,
 }
 
@@ -92,6 +97,9 @@ impl<'a> Conversation<'a> {
             states: BTreeMap::new(),
             refusals: Refusals::default(),
             unanswered: VecDeque::new(),
+            owed: VecDeque::new(),
+            lag: Lag::default(),
+            last_heard: Instant::now(),
             tick,
         };
         let library = async {
@@ -117,6 +125,7 @@ impl<'a> Conversation<'a> {
                 Wake::Aside(aside) => self.aside(&aside),
                 Wake::Reply(reply) => self.reply(&reply),
                 Wake::States => self.publish_states(Instant::now()),
+                Wake::Receipt => false,
                 Wake::Reported(done) => {
                     self.session.reported = Some(done);
                     false
@@ -128,14 +137,15 @@ impl<'a> Conversation<'a> {
             if ended {
                 return Ok(());
             }
-            self.answer_one()?;
+            self.answer_one();
+            self.settle();
             self.leave_when_done();
             self.send_what_may()?;
         }
     }
 
     async fn wait(&mut self, events: &mut mpsc::Receiver<Polled>, shutdown: &Shutdown) -> Wake {
-        let Session { seam, window, reported, deadline, connector, .. } = &mut *self.session;
+        let Session { seam, window, reported, deadline, connector, receipts, .. } = &mut *self.session;
         let hungry = matches!(self.stage, Stage::Up | Stage::Draining) && window.hungry();
         let aside_limit = usize::from(connector.options.inflight).div_ceil(2);
         let aside_hungry =
@@ -149,6 +159,7 @@ impl<'a> Conversation<'a> {
             Some(aside) = seam.aside.recv(), if aside_hungry => Wake::Aside(aside),
             Some(reply) = seam.replies.recv(), if hungry => Wake::Reply(reply),
             Ok(()) = seam.states.changed(), if self.stage == Stage::Up => Wake::States,
+            () = receipts.bell() => Wake::Receipt,
             Ok(permit) = seam.acknowledged.reserve(), if done.is_some() => {
                 let done = done.unwrap_or_default();
                 permit.send(done);
@@ -173,7 +184,7 @@ impl<'a> Conversation<'a> {
             Event::Incoming(Received::ConnAck(ack)) => self.accepted(ack.session_present)?,
             Event::Incoming(Received::SubAck(ack)) => self.subscribed(&ack),
             Event::Incoming(Received::PubAck(ack)) => self.acknowledged(ack.pkid),
-            Event::Incoming(Received::Publish(message)) => self.received(&message)?,
+            Event::Incoming(Received::Publish(message)) => self.received(&message),
             Event::Outgoing(Sent::Publish(number)) if self.stage != Stage::Gone => {
                 self.session.window.name(number).map_err(|e| self.session.connector.peer.confused(e))?;
             }
@@ -188,6 +199,9 @@ impl<'a> Conversation<'a> {
         self.stage = if self.session.deadline.is_some() { Stage::Draining } else { Stage::Up };
         self.online = Status::new(Presence::Online, Timestamp::now()).encode();
         self.session.inbox.begin(resumed);
+        if !resumed {
+            self.session.receipts.start_over();
+        }
         self.session.reporter.connected(resumed);
         if self.session.strikes.closed(self.since) {
             self.session.inbox.caught_up();
@@ -219,16 +233,12 @@ impl<'a> Conversation<'a> {
         self.say_online();
     }
 
-    fn say_online(&mut self) {
-        let payload = self.online.clone();
-        self.push_status(payload);
-    }
-
     fn acknowledged(&mut self, number: u16) {
         if let Some(packet) = self.session.window.acknowledge(number) {
             self.session.reporter.counters.acknowledged.increment();
             if packet.payload == self.online {
                 self.online_acknowledged = Some(Instant::now());
+                self.lag.acknowledged(Instant::now());
             }
         }
     }
@@ -254,14 +264,7 @@ impl<'a> Conversation<'a> {
                 return Err(stalled("it does not answer a subscription"));
             }
         }
-        if !self.session.inbox.is_current()
-            && self
-                .online_acknowledged
-                .is_some_and(|at| now - at > self.session.connector.options.keep_alive())
-        {
-            self.session.inbox.caught_up();
-            self.warn_of_silence();
-        }
+        self.look_at_the_lag(now);
         Ok(self.publish_states(now))
     }
 

@@ -16,6 +16,13 @@ use crate::publish::window::{Packet, Purpose};
 use crate::verdict::{Decision, Verdict};
 
 impl Conversation<'_> {
+    /// Says that the box is there. The broker delivers that back after everything that came before it.
+    pub(super) fn say_online(&mut self) {
+        let payload = self.online.clone();
+        self.lag.asked();
+        self.push_status(payload);
+    }
+
     pub(super) fn push_status(&mut self, payload: Vec<u8>) {
         let topic = self.session.connector.topics.status();
         self.push(topic, payload, Purpose::Status);
@@ -23,7 +30,7 @@ impl Conversation<'_> {
 
     pub(super) fn push(&mut self, topic: String, payload: Vec<u8>, purpose: Purpose) {
         let retain = matches!(purpose, Purpose::State(_) | Purpose::Status);
-        self.session.window.push(Packet { topic, payload, retain, purpose, again: false });
+        self.session.window.push(Packet { topic, payload, retain, purpose, again: false, receipt: None });
     }
 
     pub(super) fn verdict(&mut self, outgoing: &Outgoing) -> bool {
@@ -41,6 +48,7 @@ impl Conversation<'_> {
             retain: false,
             purpose: purpose.clone(),
             again: false,
+            receipt: None,
         };
         if !self.session.window.push_verdict(*position, to.into_iter().map(packet).collect()) {
             debug!(position, "a verdict was handed in again");
@@ -71,7 +79,8 @@ impl Conversation<'_> {
     pub(super) fn reply(&mut self, reply: &Reply) -> bool {
         let payload = reply.encode(self.session.connector.payload_limit());
         let topic = self.session.connector.topics.reply(&reply.camera);
-        self.push(topic, payload, Purpose::Reply);
+        let (purpose, receipt) = (Purpose::Reply, reply.receipt.clone());
+        self.session.window.push(Packet { topic, payload, retain: false, purpose, again: false, receipt });
         false
     }
 

@@ -10,6 +10,8 @@ const MOST_PICTURES: u64 = 4096;
 /// Sides that both backbones' strides and the networks' poolings divide.
 const SIDES: std::ops::RangeInclusive<u32> = 64..=1024;
 const SIDE_STEP: u32 = 32;
+/// Below, hardly a patch lies whole in what the network sees.
+const LEAST_UNPADDED_SIDE: u32 = 128;
 /// Steps over which the learning rate rises at first, and their share where there are few.
 const WARM_UP: f64 = 50.0;
 const WARM_UP_SHARE: f64 = 0.05;
@@ -45,6 +47,9 @@ pub struct Options {
     pub grey: f64,
     /// Whether half of the pictures are mirrored, and half turned upside down: parts lie in any direction.
     pub flips: bool,
+    /// Whether the network's maps are padded to the backbone's, as in the paper; otherwise only the positions are compared
+    /// that a detector computes, whose patches lie whole in the picture. Small pictures are mostly border.
+    pub padded: bool,
     /// Pictures over which the backbone's channels are measured for their normalisation.
     pub measured: u64,
     /// Seconds between checkpoints: what a power cut may cost.
@@ -67,6 +72,7 @@ impl Default for Options {
             stretch: 1.3,
             grey: 0.1,
             flips: true,
+            padded: true,
             measured: 256,
             checkpoint_seconds: 60,
         }
@@ -105,6 +111,11 @@ impl Options {
                 SIDES.end()
             ),
         );
+        fault(
+            "side",
+            !self.padded && self.side < LEAST_UNPADDED_SIDE,
+            format!("{}: give at least {LEAST_UNPADDED_SIDE} without padding", self.side),
+        );
         let crops =
             self.smallest_crop > 0.0 && self.smallest_crop <= self.largest_crop && share(self.largest_crop);
         let both = format!("{} to {}", self.smallest_crop, self.largest_crop);
@@ -133,7 +144,7 @@ impl Options {
     }
 
     /// The network to distil into.
-    pub(super) fn architecture(&self) -> Architecture {
+    pub fn architecture(&self) -> Architecture {
         let input = Size::new(Architecture::MIN_SIDE, Architecture::MIN_SIDE);
         Architecture::new(self.size, input).expect("the least side is legal: this is a bug")
     }

@@ -18,6 +18,7 @@ use super::target::{Moments, Target};
 use crate::efficientad::{Backbone, Describer, Weight, Weights};
 use crate::shutdown::Shutdown;
 use crate::training::checkpoint::{self, CheckpointError, Resumable};
+use crate::training::teacher::TeacherSource;
 
 /// What of the loss so far stays in its mean from one step to the next.
 const MEAN_KEEPS: f32 = 0.99;
@@ -31,6 +32,8 @@ pub struct Inputs {
     pub backbone: Backbone,
     /// Pictures of anything, sorted by path.
     pub pictures: Vec<PathBuf>,
+    /// The teacher to begin with; none begins with a random one.
+    pub start: Option<TeacherSource>,
     /// Where the teacher is going to be written; checkpoint and loss log lie beside it.
     pub out: PathBuf,
     /// Whether to go on from the checkpoint; otherwise there must be none.
@@ -96,6 +99,7 @@ struct Plan {
     options: Options,
     backbone: String,
     pictures: String,
+    start: Option<String>,
 }
 
 impl Resumable for Plan {
@@ -116,6 +120,7 @@ pub fn distill(inputs: Inputs, options: &Options, watch: &mut Watch) -> Result<O
         options: options.clone(),
         backbone: format!("{} {}", inputs.backbone.kind(), inputs.backbone.digest()),
         pictures: digest(&inputs.pictures),
+        start: inputs.start.as_ref().map(|teacher| teacher.origin.clone()),
     };
     let path = checkpoint::path_for(&inputs.out);
     if !inputs.resume && path.exists() {
@@ -128,7 +133,8 @@ pub fn distill(inputs: Inputs, options: &Options, watch: &mut Watch) -> Result<O
         resume(&path, &plan, describer, &device)?
     } else {
         let target = measure(describer, &mut samples, options, &device, watch)?;
-        (Distiller::new(&options.architecture(), target, options.seed, &device)?, None)
+        let start = inputs.start.as_ref().map(|teacher| &teacher.weights);
+        (Distiller::new(options, target, start, &device)?, None)
     };
     let log = LossLog::open(&LossLog::path_for(&inputs.out), distiller.steps())?;
     let mut session = Session { distiller, mean, log, plan, path };
@@ -170,8 +176,7 @@ fn resume(
     let unusable =
         |e: candle_core::Error| CheckpointError::Unusable { path: path.to_owned(), message: e.to_string() };
     let target = Target::restore(describer, &state, device).map_err(unusable)?;
-    let options = &plan.options;
-    let mut distiller = Distiller::new(&options.architecture(), target, options.seed, device)?;
+    let mut distiller = Distiller::new(&plan.options, target, None, device)?;
     distiller.restore(&state, step).map_err(unusable)?;
     Ok((distiller, state.get(MEAN_LOSS).and_then(|w| w.values.first().copied())))
 }

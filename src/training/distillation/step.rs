@@ -7,12 +7,16 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 
 use super::crops::View;
+use super::options::Options;
 use super::target::Target;
-use crate::efficientad::{Architecture, Pdn, Weights, initialise, input};
+use crate::efficientad::{Pdn, Weights, initialise, input};
 use crate::training::adam::Adam;
 
-/// Pictures that go through the network at once on a CPU: memory grows with them, 0.3 GB each for the medium network.
-const AT_ONCE_ON_CPU: usize = 4;
+/// Pixels that go through the network at once on a CPU, four pictures of the paper's size: memory grows with them, 0.3 GB
+/// a picture for the medium network.
+const PIXELS_AT_ONCE_ON_CPU: usize = 4 * 256 * 256;
+/// Positions at each border of the padded map whose patches reach beyond the picture.
+const BORDER: usize = 4;
 
 /// The network in training.
 pub(super) struct Distiller {
@@ -20,25 +24,33 @@ pub(super) struct Distiller {
     network: Pdn,
     variables: Vec<Var>,
     adam: Adam,
+    padded: bool,
     device: Device,
 }
 
 impl Distiller {
-    /// A fresh network from `seed`.
+    /// A network that begins with `start`, or fresh from the options' seed.
     pub(super) fn new(
-        architecture: &Architecture,
+        options: &Options,
         target: Target,
-        seed: u64,
+        start: Option<&Weights>,
         device: &Device,
     ) -> Result<Self> {
-        let weights = initialise::draw(&architecture.teacher_tensors(), seed);
-        let variables: VarMap = initialise::variables(&weights, device)?;
+        let architecture = options.architecture();
+        let variables: VarMap = match start {
+            Some(weights) => initialise::variables(weights, device)?,
+            None => {
+                let drawn = initialise::draw(&architecture.teacher_tensors(), options.seed);
+                initialise::variables(&drawn, device)?
+            }
+        };
         let vb = VarBuilder::from_varmap(&variables, DType::F32, device);
         Ok(Self {
             target,
             network: Pdn::new(&architecture.teacher(), vb)?,
             adam: Adam::new(&variables)?,
             variables: variables.all_vars(),
+            padded: options.padded,
             device: device.clone(),
         })
     }
@@ -50,7 +62,9 @@ impl Distiller {
 
     /// One step; the loss is the mean squared error of normalised descriptors. One that is not finite changes nothing.
     pub(super) fn step(&mut self, views: &[View], learning_rate: f64) -> Result<f32> {
-        let at_once = if self.device.is_cpu() { AT_ONCE_ON_CPU } else { views.len() };
+        let pixels = views.first().map_or(1, |view| view.small.size().pixels() as usize);
+        let at_once =
+            if self.device.is_cpu() { (PIXELS_AT_ONCE_ON_CPU / pixels).max(1) } else { views.len() };
         let mut total = 0.0;
         let mut gradients: Option<GradStore> = None;
         for part in views.chunks(at_once) {
@@ -78,7 +92,13 @@ impl Distiller {
         let large: Vec<_> = views.iter().map(|v| &v.large).collect();
         let small: Vec<_> = views.iter().map(|v| &v.small).collect();
         let target = self.target.of(&large)?.detach();
-        let described = self.network.forward_padded(&input::normalise(&small, &self.device)?)?;
+        let small = input::normalise(&small, &self.device)?;
+        if self.padded {
+            return (self.network.forward_padded(&small)? - target)?.sqr()?.mean_all();
+        }
+        let described = self.network.forward(&small)?;
+        let (_, _, height, width) = described.dims4()?;
+        let target = target.narrow(2, BORDER, height)?.narrow(3, BORDER, width)?;
         (described - target)?.sqr()?.mean_all()
     }
 

@@ -37,6 +37,8 @@ pub(super) enum Injection {
 }
 
 impl Injection {
+    /// How many kinds there are.
+    pub(super) const KINDS: usize = Self::ALL.len();
     const ALL: [Self; 11] = [
         Self::Kill,
         Self::Restart,
@@ -103,7 +105,10 @@ impl Plant {
             }
             Injection::DiskFull | Injection::DiskFullKill => {
                 let Some(filled) = self.disk.fill() else {
-                    return format!("{injection:?} was left out: {}", self.disk.why_not());
+                    return format!(
+                        "{injection:?} was left out: {}",
+                        self.disk.why_not().unwrap_or_default()
+                    );
                 };
                 sleep(while_it_lasts).await;
                 let killed = matches!(injection, Injection::DiskFullKill);

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use super::balance::Balance;
 use crate::inspectord::{Running, arg, command};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::proxy::Proxy;
+use crate::small_disk::SmallDisk;
 use crate::subscriber::{Subscriber, eventually};
 
 /// Between two files, and between two triggers.
@@ -32,7 +32,7 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 pub(super) struct Plant {
     pub(super) broker: Mosquitto,
     pub(super) proxy: Proxy,
-    pub(super) disk: Disk,
+    pub(super) disk: SmallDisk,
     folder: Arc<TempDir>,
     subscriber: Arc<Subscriber>,
     daemon: Option<Running>,
@@ -67,7 +67,7 @@ impl Plant {
         let proxy = Proxy::start(broker.port()).await;
         fs::write(path("inspectord.toml"), settings(folder.path(), proxy.port())).unwrap();
         let subscriber = Arc::new(Subscriber::start(broker.port(), "inspectord/soak/#").await);
-        let disk = Disk::mount(&path("store"));
+        let disk = SmallDisk::mount(&path("store"), 48);
         let works = Arc::new(Works::default());
         let mut plant = Self {
             broker,
@@ -296,7 +296,7 @@ fn settings(folder: &Path, port: u16) -> String {
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nback_off_min_ms = 20\nback_off_max_ms = 200\n\
          keep_alive_seconds = 1\n\
          [web]\nenabled = false\n\
-         [store]\npath = \"{}\"\nmin_free_megabytes = 2\nsegment_megabytes = 1\n\
+         [store]\npath = \"{}\"\nmin_free_megabytes = 2\nsegment_megabytes = 1\nreserve_megabytes = 0\n\
          [[camera]]\nname = \"files\"\nmodel = \"{model}\"\n\
          source = {{ kind = \"folder\", path = \"{}\", look_every_ms = 20 }}\n\
          [[camera]]\nname = \"parts\"\nmodel = \"{model}\"\ntrigger = \"software\"\n\
@@ -305,97 +305,4 @@ fn settings(folder: &Path, port: u16) -> String {
         path("in"),
         model = path("model"),
     )
-}
-
-/// A small file system for the store, in a mount namespace of its own that ends with its holder.
-pub(super) struct Disk {
-    holder: Result<Child, String>,
-    store: PathBuf,
-}
-
-impl Disk {
-    fn mount(store: &Path) -> Self {
-        let script = format!(
-            "mount -t tmpfs -o size=48m none '{}' && echo mounted && exec sleep 1000000",
-            store.display()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
-        let holder = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let holder =
-            holder.map_err(|error| format!("there is no unshare: {error}")).and_then(|mut holder| {
-                let mut said = String::new();
-                let _ended = std::io::BufRead::read_line(
-                    &mut std::io::BufReader::new(holder.stdout.take().unwrap()),
-                    &mut said,
-                );
-                if said.trim() == "mounted" {
-                    return Ok(holder);
-                }
-                let _reaped = holder.wait();
-                Err("this machine lets nobody mount in a namespace of their own".into())
-            });
-        Self { holder, store: store.to_owned() }
-    }
-
-    pub(super) fn why_not(&self) -> &str {
-        self.holder.as_ref().err().map_or("", String::as_str)
-    }
-
-    /// `command`, run where the store is the small file system.
-    fn inside(&self, command: Command) -> Command {
-        let Ok(holder) = &self.holder else { return command };
-        let mut entered = Command::new("nsenter");
-        entered.args([
-            "--user",
-            "--mount",
-            "--preserve-credentials",
-            "--target",
-            &holder.id().to_string(),
-            "--",
-        ]);
-        entered.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => entered.env(name, value),
-                None => entered.env_remove(name),
-            };
-        }
-        entered.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        entered
-    }
-
-    /// Leaves no byte free; tells how many that took. Nothing where the store is on a disk of others.
-    pub(super) fn fill(&self) -> Option<u64> {
-        let mut file = fs::File::create(self.filling()?).ok()?;
-        let mut filled = 0;
-        for size in [1 << 20, 4096] {
-            let block = vec![0; size];
-            while let Ok(written) = std::io::Write::write(&mut file, &block) {
-                filled += written as u64;
-            }
-        }
-        Some(filled)
-    }
-
-    pub(super) fn make_room(&self) {
-        if let Some(path) = self.filling() {
-            fs::remove_file(path).unwrap();
-        }
-    }
-
-    fn filling(&self) -> Option<PathBuf> {
-        let holder = self.holder.as_ref().ok()?;
-        let root = PathBuf::from(format!("/proc/{}/root", holder.id()));
-        Some(root.join(self.store.strip_prefix("/").ok()?).join("filling"))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Ok(holder) = &mut self.holder {
-            let _has_ended = holder.kill();
-            let _reaped = holder.wait();
-        }
-    }
 }

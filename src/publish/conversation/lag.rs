@@ -1,0 +1,103 @@
+//! Whether what comes in has waited at the broker, for a part that has long moved on.
+//!
+//! Brokers hold messages back while the box is away, and also while it owes more acknowledgements than they allow, which
+//! they do not tell. The box's own status comes back after everything older: when the broker has acknowledged it and
+//! does not deliver it, the broker is holding back. Pure. Not here: what becomes of a late trigger (`pipeline`).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest that a message may have waited and still be called fresh, about; and how long a message may be owed its
+/// acknowledgement before the broker is asked whether it holds others back for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The status that was sent last, on its way to the broker and back.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    /// Whether one is on its way.
+    out: bool,
+    /// When the broker acknowledged it.
+    acknowledged: Option<Instant>,
+    /// Whether one has ever come back on this connection; access rules may withhold them.
+    hears: bool,
+}
+
+impl Lag {
+    /// The status was sent.
+    pub(super) fn asked(&mut self) {
+        (self.out, self.acknowledged) = (true, None);
+    }
+
+    /// The broker has acknowledged it.
+    pub(super) fn acknowledged(&mut self, now: Instant) {
+        if self.out {
+            self.acknowledged = Some(now);
+        }
+    }
+
+    /// It came back; `true` if that was prompt, so that nothing is being held back.
+    pub(super) fn came_back(&mut self, now: Instant) -> bool {
+        let prompt = !self.overdue(now);
+        *self = Self { out: false, acknowledged: None, hears: true };
+        prompt
+    }
+
+    /// Whether the broker is holding it back.
+    pub(super) fn overdue(&self, now: Instant) -> bool {
+        self.waited(now, PATIENCE)
+    }
+
+    /// Whether it has been held back for longer than `limit`.
+    pub(super) fn waited(&self, now: Instant, limit: Duration) -> bool {
+        self.acknowledged.is_some_and(|at| now - at > limit)
+    }
+
+    /// Whether to send it again, where the oldest message that is not acknowledged came at `oldest`.
+    pub(super) fn should_ask(&self, oldest: Option<Instant>, now: Instant) -> bool {
+        self.hears && !self.out && oldest.is_some_and(|oldest| now - oldest > PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_status_that_comes_back_at_once_means_that_nothing_is_held_back() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        // A slow line delays both alike.
+        lag.acknowledged(start + 5000 * MS);
+        assert!(!lag.overdue(start + 5500 * MS));
+        assert!(lag.came_back(start + 5500 * MS));
+        lag.asked();
+        assert!(lag.came_back(start + 9000 * MS), "it may come before its acknowledgement");
+    }
+
+    #[test]
+    fn a_status_that_is_withheld_means_that_others_are_too() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        lag.acknowledged(start);
+        assert!(lag.overdue(start + 1001 * MS));
+        assert!(!lag.came_back(start + 1001 * MS));
+        assert!(!lag.overdue(start + 9000 * MS));
+    }
+
+    #[test]
+    fn it_is_sent_again_only_while_something_is_owed_and_an_answer_can_be_had() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        let later = start + 1500 * MS;
+        assert!(!lag.should_ask(Some(start), later), "nothing was ever heard");
+        lag.asked();
+        lag.came_back(start);
+        assert!(!lag.should_ask(None, later));
+        assert!(!lag.should_ask(Some(start + 1000 * MS), later));
+        assert!(lag.should_ask(Some(start), later));
+        lag.asked();
+        assert!(!lag.should_ask(Some(start), later), "one at a time");
+    }
+}

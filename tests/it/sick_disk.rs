@@ -1,0 +1,153 @@
+//! A disk that is slow and one that takes nothing any more, each apart: strace makes the daemon's own system calls late
+//! or fail, and lets go of it again.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::daemon::{Floor, complete};
+use crate::inspectord::Running;
+use crate::mosquitto::Access;
+use crate::small_disk::SmallDisk;
+use crate::subscriber::eventually;
+
+/// What makes data, names and lengths durable; only the store asks for that.
+const SYNCS: &str = "fsync,fdatasync";
+/// What changes a disk and no socket or terminal.
+const CHANGES: &str = "pwrite64,fsync,fdatasync,ftruncate,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
+                       sync_file_range,fallocate";
+
+/// strace, attached to a process; lets go of it when dropped.
+struct Tampering(Child);
+
+impl Tampering {
+    /// Tampers with `calls` of the daemon as strace's `how` says.
+    fn with(daemon: &Running, calls: &str, how: &str) -> Result<Self, String> {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-o", "/dev/null"]);
+        command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}")]);
+        command.args(["-p", &daemon.id().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("there is no strace: {error}"))?;
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let _ended = stderr.read_line(&mut said);
+        // It goes on telling of threads that come and go.
+        std::thread::spawn(move || stderr.lines().for_each(drop));
+        if !said.contains("attached") {
+            let _has_ended = child.kill();
+            let _reaped = child.wait();
+            return Err(format!("strace may not attach: {said}"));
+        }
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Tampering {
+    fn drop(&mut self) {
+        // Killed otherwise, it would leave the daemon stopped.
+        let _ended = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_a_second_for_every_sync_costs_evidence_and_no_verdict() {
+    let floor = Floor::with(Access::Bounded).await;
+    floor.simulated("trigger = \"software\"\nthreshold = -1000.0");
+    let plc = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    plc.wait_until("/state", |state| state["state"] == "up").await;
+    let send = async |from: usize, to: usize| {
+        for n in from..to {
+            plc.publish("inspectord/floor/top/trigger", format!("{{\"part_id\":\"{n}\"}}")).await;
+            plc.wait_for("/trigger", n + 1).await;
+        }
+    };
+    send(0, 3).await;
+    plc.wait_for("/verdict", 3).await;
+    let slow = match Tampering::with(&daemon, SYNCS, "delay_enter=1000000") {
+        Ok(slow) => slow,
+        Err(why) => return println!("left out: {why}"),
+    };
+    send(3, 13).await;
+    plc.wait_until("/state", |state| state["warnings"].to_string().contains("the disk is slow")).await;
+    eventually("every trigger is answered", || plc.count("/verdict") + plc.count("/reply") >= 13).await;
+    drop(slow);
+    send(13, 14).await;
+    plc.wait_until("/verdict", |verdict| verdict["part_id"] == "13" && verdict["evidence"].is_string()).await;
+    plc.wait_until("/state", |state| state["warnings"].is_null() && state["counters"]["triggers"] == 14)
+        .await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    let verdicts = complete(&plc.on("/verdict"));
+    assert_eq!(verdicts.len(), 14);
+    let without =
+        verdicts.values().filter(|v| v["decision"] == "anomalous" && v["evidence"].is_null()).count();
+    assert!(without > 0, "evidence was not given up first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_nothing_any_more_costs_evidence_and_no_verdict() {
+    let floor = Floor::with(Access::Bounded).await;
+    floor.watch("threshold = -1000.0");
+    let plc = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    floor.drop_pictures(0, 3);
+    plc.wait_for("/verdict", 3).await;
+    let sick = match Tampering::with(&daemon, CHANGES, "error=EROFS") {
+        Ok(sick) => sick,
+        Err(why) => return println!("left out: {why}"),
+    };
+    floor.drop_pictures(3, 12);
+    let state =
+        plc.wait_until("/state", |state| state["warnings"].to_string().contains("cannot be written")).await;
+    assert!(state["warnings"].to_string().contains("Read-only file system"), "{state}");
+    assert_eq!(state["state"], "up", "inspection goes on");
+    eventually("all are judged meanwhile", || {
+        plc.on("/state").last().is_some_and(|state| state["counters"]["anomalous"] == 15)
+    })
+    .await;
+    drop(sick);
+    plc.wait_for("/verdict", 15).await;
+    plc.wait_until("/state", |state| state["warnings"].is_null() && state["counters"]["anomalous"] == 15)
+        .await;
+    floor.drop_pictures(15, 1);
+    let last = plc.wait_until("/verdict", |verdict| verdict["sequence"] == 16).await;
+    assert!(last["evidence"].is_string(), "evidence is kept again");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    assert_eq!(complete(&plc.on("/verdict")).len(), 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_holds_up_no_verdict_while_the_reserve_lasts() {
+    let floor = Floor::with(Access::Bounded).await;
+    floor.watch("threshold = -1000.0");
+    std::fs::create_dir(floor.path("store")).unwrap();
+    let disk = SmallDisk::mount(&floor.path("store"), 64);
+    if let Some(why) = disk.why_not() {
+        return println!("left out: {why}");
+    }
+    let small = ["--set", "store.min_free_megabytes=1", "--set", "store.segment_megabytes=1"];
+    let plc = floor.subscribe().await;
+    let daemon = Running::start(disk.inside(floor.command(&small)));
+    floor.drop_pictures(0, 3);
+    let before = plc.wait_for("/verdict", 3).await;
+    assert!(before.iter().all(|verdict| verdict["evidence"].is_string()), "{before:?}");
+    eventually("room is kept free", || disk.holds("reserve") == Some(4 << 20)).await;
+    disk.fill().unwrap();
+    floor.drop_pictures(3, 9);
+    let all = plc.wait_for("/verdict", 12).await;
+    assert!(all.last().unwrap()["evidence"].is_null(), "evidence is given up first");
+    let state = plc.wait_until("/state", |state| state["warnings"].to_string().contains("kept free")).await;
+    assert!(state["warnings"].to_string().contains("pictures are not kept"), "{state}");
+    assert!(!state["warnings"].to_string().contains("cannot be written"), "{state}");
+    disk.make_room();
+    eventually("room is kept free again", || disk.holds("reserve") == Some(4 << 20)).await;
+    floor.drop_pictures(12, 1);
+    plc.wait_until("/verdict", |verdict| verdict["sequence"] == 13 && verdict["evidence"].is_string()).await;
+    plc.wait_until("/state", |state| state["warnings"].is_null() && state["counters"]["anomalous"] == 13)
+        .await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().code, Some(0));
+    assert_eq!(complete(&plc.on("/verdict")).len(), 13);
+}
