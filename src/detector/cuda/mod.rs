@@ -158,6 +158,19 @@ impl Cuda {
         Ok(Self { slots, model, card, map, most_pictures })
     }
 
+    /// Computes all convolutions in tiles of so many rows and columns, to try out which is best.
+    ///
+    /// # Errors
+    /// There are no such tiles; the message says which there are.
+    pub fn use_tile(&mut self, rows: usize, columns: usize) -> Result<(), String> {
+        let found = tiles::TILES.into_iter().find(|tile| (tile.rows, tile.columns) == (rows, columns));
+        let names: Vec<_> =
+            tiles::TILES.iter().map(|tile| format!("{}x{}", tile.rows, tile.columns)).collect();
+        let tile = found.ok_or_else(|| format!("no tile {rows}x{columns}: use {}", names.join(", ")))?;
+        self.model.plan.only_tile = Some(tile);
+        Ok(())
+    }
+
     /// Which card.
     pub fn card(&self) -> &CardInfo {
         &self.card.info
