@@ -1,13 +1,15 @@
-//! Compiles the CUDA engine's kernels, where the feature `cuda-inference` asks for them.
+//! Compiles the CUDA engine's kernels, where the feature `cuda-inference` asks for them, and Adam's, where `cuda` does.
 //!
-//! Out: one image with machine code for each generation of cards since Ampere, and PTX for later ones. Needs `nvcc` of
-//! CUDA 12 or 13: from `NVCC`, below `CUDA_HOME` or `CUDA_PATH`, on the path, or in /usr/local/cuda.
+//! Out: PTX of Adam's for candle to load; of the engine's, one image with machine code for each generation of cards since
+//! Ampere, and PTX for later ones. Needs `nvcc` of CUDA 12 or 13: from `NVCC`, below `CUDA_HOME` or `CUDA_PATH`, on the
+//! path, or in /usr/local/cuda.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KERNELS: &str = "src/detector/cuda/kernels";
+const ADAM: &str = "src/training/adam/adam.cu";
 /// Generations that get machine code; the last one gets PTX, too.
 const GENERATIONS: &[&str] = &["80", "86", "89", "90"];
 
@@ -33,8 +35,18 @@ fn main() {
     }
     let last = GENERATIONS[GENERATIONS.len() - 1];
     command.arg(format!("-gencode=arch=compute_{last},code=compute_{last}"));
+    // A loop of one turn or none comes of a template's parameter.
+    command.arg("-diag-suppress=128");
     command.arg("-o").arg(out.join("kernels.fatbin")).arg(Path::new(KERNELS).join("kernels.cu"));
     run(&mut command, &nvcc);
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        println!("cargo:rerun-if-changed={ADAM}");
+        let oldest = format!("-arch=compute_{}", GENERATIONS[0]);
+        run(
+            Command::new(&nvcc).args(["-ptx", "-O3", &oldest, "-o"]).arg(out.join("adam.ptx")).arg(ADAM),
+            &nvcc,
+        );
+    }
 }
 
 fn nvcc() -> PathBuf {

@@ -1,6 +1,6 @@
 """Times an EfficientAD training step in PyTorch (eager), as the peer of `inspectord train` on the same machine.
 
-    python benches/training_step.py [small|medium|tiny] [steps] [threads]      # needs torch
+    python benches/training_step.py [small|medium|tiny] [steps] [threads] [device]      # needs torch
 
 The same networks, losses, optimiser and batch of one as `inspectord train`: the teacher sees the augmented picture, its
 features of the training picture are remembered; the student sees training, penalty and augmented picture in one batch.
@@ -43,10 +43,12 @@ def main():
     size = sys.argv[1] if len(sys.argv) > 1 else "small"
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 8
     torch.set_num_threads(int(sys.argv[3]) if len(sys.argv) > 3 else 2)
+    device = sys.argv[4] if len(sys.argv) > 4 else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     features = WIDTHS[size][2]
-    teacher, student, ae = pdn(size, features).eval(), pdn(size, 2 * features), autoencoder(size)
+    teacher, student, ae = (n.to(device) for n in (pdn(size, features).eval(), pdn(size, 2 * features), autoencoder(size)))
     adam = torch.optim.Adam([*student.parameters(), *ae.parameters()], lr=1e-4, weight_decay=1e-5)
-    x, penalty, augmented = (torch.randn(1, 3, 256, 256) for _ in range(3))
+    x, penalty, augmented = (torch.randn(1, 3, 256, 256, device=device) for _ in range(3))
     with torch.no_grad():
         remembered = teacher(x)
     times = []
@@ -63,10 +65,12 @@ def main():
         adam.zero_grad()
         loss.backward()
         adam.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     times = sorted(times[1:])  # the first one allocates
-    print(f"PyTorch {torch.__version__}, {size}, {torch.get_num_threads()} threads, {len(times)} steps: "
-          f"median {times[len(times) // 2]:.3f} s, best {times[0]:.3f} s")
+    print(f"PyTorch {torch.__version__}, {size}, {device}, {torch.get_num_threads()} threads, {len(times)} steps: "
+          f"median {times[len(times) // 2]:.5f} s, best {times[0]:.5f} s")
 
 
 def quantile(t, q):

@@ -5,8 +5,44 @@ use candle_core::Device;
 
 use crate::detector::options;
 
+/// What the draws of a device begin with: a training is the same each time.
+const SEED: u64 = 0;
+
 /// The device that `asked` means; `auto` is the first NVIDIA card where this build and machine have one.
 pub(super) fn open(asked: options::Device) -> anyhow::Result<Device> {
+    let device = find(asked)?;
+    if device.is_cuda() {
+        prepare(&device).context("the card cannot be prepared")?;
+    }
+    Ok(device)
+}
+
+/// Products in TF32, whose ten bits of fraction do for training; memory is kept rather than given back at each wait.
+fn prepare(device: &Device) -> anyhow::Result<()> {
+    candle_core::cuda::set_gemm_reduced_precision_f32(true);
+    device.set_seed(SEED)?;
+    #[cfg(feature = "cuda")]
+    keep_memory(device.as_cuda_device()?)?;
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+fn keep_memory(device: &candle_core::CudaDevice) -> anyhow::Result<()> {
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    let context = device.cuda_stream().context().clone();
+    // SAFETY: all tensors of a training are made and used on this one stream, so that no events are needed between them.
+    unsafe { device.disable_event_tracking() };
+    // SAFETY: the context is alive, and the attribute is a 64-bit number that the call copies.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        let mut all = u64::MAX;
+        let kind = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, kind, (&raw mut all).cast()).result()?;
+    }
+    Ok(())
+}
+
+fn find(asked: options::Device) -> anyhow::Result<Device> {
     match asked {
         options::Device::Cpu => Ok(Device::Cpu),
         options::Device::Auto => Ok(Device::cuda_if_available(0).unwrap_or(Device::Cpu)),

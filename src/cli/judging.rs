@@ -17,7 +17,7 @@ pub(super) struct Runner {
     /// The device to run on: auto, cpu or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
     device: Device,
-    /// The engine: auto, cpu or reference, the slow yardstick.
+    /// The engine: auto, cpu, cuda, or reference, the slow yardstick.
     #[arg(long, value_name = "ENGINE", default_value_t = Engine::Auto)]
     engine: Engine,
 }

@@ -3,7 +3,7 @@
 //! In: what the networks made of the step's pictures, `[1, C, h, w]`. Out: scalars that can be differentiated. Not
 //! here: the networks (`efficientad`), the step (`trainer`).
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use crate::efficientad::statistics::quantile;
 
@@ -64,12 +64,20 @@ impl Losses {
 
     /// Their numbers.
     pub fn values(&self) -> Result<LossValues> {
-        let number = |t: &Tensor| t.detach().to_dtype(candle_core::DType::F32)?.to_scalar::<f32>();
+        let all = [
+            Some(&self.hard),
+            Some(&self.autoencoder),
+            Some(&self.student_autoencoder),
+            self.penalty.as_ref(),
+        ];
+        let all: Vec<Tensor> = all.into_iter().flatten().map(Tensor::detach).collect();
+        // One copy for all of them, since a device waits for each.
+        let numbers = Tensor::stack(&all, 0)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         Ok(LossValues {
-            hard: number(&self.hard)?,
-            penalty: self.penalty.as_ref().map(number).transpose()?,
-            autoencoder: number(&self.autoencoder)?,
-            student_autoencoder: number(&self.student_autoencoder)?,
+            hard: numbers[0],
+            autoencoder: numbers[1],
+            student_autoencoder: numbers[2],
+            penalty: numbers.get(3).copied(),
         })
     }
 }
@@ -95,14 +103,26 @@ impl Visible {
 
     /// The mean over the visible cells of `errors [1, C, h, w]`.
     fn mean(&self, errors: &Tensor) -> Result<Tensor> {
-        let count = errors.dim(1)? * self.cells.iter().filter(|&&visible| visible).count();
-        errors.broadcast_mul(&self.weights)?.sum_all()? / count as f64
+        errors.broadcast_mul(&self.weights)?.sum_all()? / self.count(errors)? as f64
+    }
+
+    /// How many elements of `errors [1, C, h, w]` are visible.
+    fn count(&self, errors: &Tensor) -> Result<usize> {
+        Ok(errors.dim(1)? * self.cells.iter().filter(|&&visible| visible).count())
     }
 }
 
 /// The mean of the visible elements of `errors` at or above their 0.999 quantile.
 fn hard(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
-    let mut values = errors.detach().to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    if errors.device().is_cpu() {
+        hard_by_selection(errors, visible)
+    } else {
+        hard_by_search(errors, visible)
+    }
+}
+
+fn hard_by_selection(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
+    let mut values = errors.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     if let Some(Visible { cells, .. }) = visible {
         let mut at = 0..;
         values.retain(|_| cells[at.next().unwrap_or(0) % cells.len()]);
@@ -117,6 +137,41 @@ fn hard(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
         mask = mask.broadcast_mul(&visible.weights)?;
     }
     (errors * mask)?.sum_all()? / count as f64
+}
+
+/// Parts that each round of the search cuts the interval into, and rounds: together 24 bits.
+const PARTS: usize = 16;
+const ROUNDS: usize = 6;
+
+/// The same without leaving the device. Errors that lie within 2⁻²⁴ of the largest one below the quantile may count, too.
+fn hard_by_search(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
+    let (device, rows) = (errors.device(), errors.dim(1)?);
+    let all = errors.detach().to_dtype(DType::F32)?;
+    // What is hidden is no error, and sought among as many fewer.
+    let (values, count) = match visible {
+        Some(visible) => (all.broadcast_mul(&visible.weights)?, visible.count(errors)?),
+        None => (all.contiguous()?, all.elem_count()),
+    };
+    let above = count - (HARD_QUANTILE * (count - 1) as f64).ceil() as usize;
+    let values = values.reshape((1, rows, errors.elem_count() / rows))?;
+    let parts: Vec<f32> = (0..PARTS).map(|i| i as f32 / PARTS as f32).collect();
+    let parts = Tensor::from_vec(parts, PARTS, device)?;
+    // Squares are at least zero, which all of them reach.
+    let mut low = Tensor::zeros(1, DType::F32, device)?;
+    let mut width = values.flatten_all()?.max(0)?.reshape(1)?;
+    for _ in 0..ROUNDS {
+        let limits = parts.broadcast_mul(&width)?.broadcast_add(&low)?;
+        let reached = values.broadcast_ge(&limits.reshape((PARTS, 1, 1))?)?.to_dtype(DType::F32)?;
+        let enough = reached.sum(2)?.sum(1)?.ge(above as f64)?.to_dtype(DType::F32)?;
+        let last = (enough.sum(0)?.reshape(1)? - 1.0)?;
+        width = (width / PARTS as f64)?;
+        low = (low + (last * &width)?)?;
+    }
+    let mask = values.broadcast_ge(&low.reshape((1, 1, 1))?)?.to_dtype(errors.dtype())?;
+    let mask = mask.reshape(errors.shape())?;
+    let mask = visible.map_or(Ok(mask.clone()), |visible| mask.broadcast_mul(&visible.weights))?;
+    // An error that is no number makes the sum no number.
+    (errors * &mask)?.sum_all()? / mask.sum_all()?
 }
 
 /// The losses of one step, as numbers.
@@ -213,6 +268,41 @@ mod tests {
         let (with, without) = (Losses::of(&made, Some(&all)).unwrap(), Losses::of(&made, None).unwrap());
         assert_eq!(with.values().unwrap().hard, without.values().unwrap().hard);
         assert!(Visible::new(&[true; 100], 10, 10, &Device::Cpu).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_hard_is_the_same_by_search_as_by_selection() {
+        for (seed, shape) in [(1, (1, 384, 56, 56)), (2, (1, 20, 10, 10)), (3, (1, 7, 3, 5))] {
+            let mut state = seed as u32;
+            let mut number = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32
+            };
+            let values: Vec<f32> =
+                (0..shape.1 * shape.2 * shape.3).map(|_| number().powi(4) * 30.0).collect();
+            let errors = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap();
+            let [a, b] = [hard_by_selection, hard_by_search].map(|hard| {
+                let loss = hard(&errors, None).unwrap();
+                let gradient = loss.backward().unwrap().get(&errors).unwrap().clone();
+                let chosen = gradient.gt(0.0).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap();
+                (loss.to_scalar::<f32>().unwrap(), chosen.to_scalar::<f32>().unwrap())
+            });
+            assert_eq!(a.1, b.1, "{shape:?}");
+            assert!((a.0 - b.0).abs() <= 1e-5 * a.0.abs(), "{a:?} {b:?}");
+        }
+        let broken = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
+        assert!(hard_by_search(&broken, None).unwrap().to_scalar::<f32>().unwrap().is_nan());
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_found_by_search() {
+        let values: Vec<f32> = (0..2000).map(|i| if i % 100 == 7 { 50.0 } else { 1.0 + i as f32 }).collect();
+        let errors = Tensor::from_vec(values, (1, 20, 10, 10), &Device::Cpu).unwrap();
+        let hidden: Vec<bool> = (0..100).map(|cell| cell == 7).collect();
+        let visible = Visible::new(&hidden, 10, 10, &Device::Cpu).unwrap().unwrap();
+        let [a, b] = [hard_by_selection, hard_by_search]
+            .map(|hard| hard(&errors, Some(&visible)).unwrap().to_scalar::<f32>().unwrap());
+        assert_eq!(a, b);
     }
 
     #[test]

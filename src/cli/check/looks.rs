@@ -11,7 +11,9 @@ use rustix::fs::{Access, access, statvfs};
 use super::{Looked, State};
 use crate::camera::{self, Next};
 use crate::cli::models;
-use crate::detector::Detector;
+use crate::detector::cuda::{self, CardInfo};
+use crate::detector::options::{Device, Engine};
+use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging::{Preparation, Sight};
@@ -34,6 +36,7 @@ pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
     let summary = format!("box {}, {cameras} camera{plural}", settings.box_name);
     let mut looked = vec![Looked::new("settings", origin, State::Ok, summary)];
     looked.extend(settings.cameras.iter().map(|camera| model(camera, settings)));
+    looked.extend(cards(&settings.inference));
     let daemon = running(&settings.store.path);
     looked.push(store(&settings.store, daemon.as_deref()));
     looked.extend(settings.cameras.iter().map(|camera| frames(camera, daemon.as_deref())));
@@ -89,6 +92,32 @@ fn model(camera: &Camera, settings: &Settings) -> Looked {
         }
         Err(error) => fault(chain(&error)),
     }
+}
+
+/// The machine's NVIDIA cards, and whether this program can use them. That one is asked for and is not there, the models'
+/// own looks say.
+fn cards(options: &detector::Options) -> Vec<Looked> {
+    let cards = match cuda::cards() {
+        Ok(cards) => cards,
+        Err(error) => return vec![Looked::new("card", "none", State::Ok, error.to_string())],
+    };
+    let release = cuda::driver_release().map_or(String::new(), |release| format!(" {release}"));
+    let wanted = options.device != Device::Cpu && options.engine != Engine::Cpu;
+    let look = |card: CardInfo| {
+        let ((major, minor), (cuda_major, cuda_minor)) = (card.capability, card.driver);
+        let what = format!(
+            "{}, generation {major}.{minor}, {} MiB, driver{release} for CUDA {cuda_major}.{cuda_minor}",
+            card.name,
+            card.memory >> 20
+        );
+        let (state, use_of_it) = match cuda::TOOLKIT {
+            Some(toolkit) => (State::Ok, format!("kernels made with CUDA {toolkit}")),
+            None if wanted => (State::Warning, "not used: this build has no kernels for it".to_owned()),
+            None => (State::Ok, "not used".to_owned()),
+        };
+        Looked::new("card", &format!("cuda:{}", card.ordinal), state, format!("{what}; {use_of_it}"))
+    };
+    cards.into_iter().map(look).collect()
 }
 
 /// The process that holds the store, if one does.

@@ -15,6 +15,8 @@ const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
 const MOST_SHARED_MEMORY: c_int = 97;
 const SHARED_MEMORY: c_int = 8;
+const SHARED_MEMORY_FIRST: c_int = 9;
+const PER_CENT: c_int = 100;
 const NON_BLOCKING: u32 = 1;
 const NO_TIMING: u32 = 2;
 const CAPTURE_THREAD_LOCAL: c_int = 1;
@@ -134,8 +136,10 @@ impl Card {
                 format!("it gives a block {} bytes of shared memory of {bytes}", self.info.shared_memory);
             return Err(CudaError::Unfit { card: self.info.name.clone(), why });
         }
-        // The function belongs to the module, which lives as long as `self`.
-        call!(self.driver, cuFuncSetAttribute(self.functions[kernel], SHARED_MEMORY, bytes as c_int))
+        // The function belongs to the module, which lives as long as `self`. The cache it takes from is of little use here.
+        let function = self.functions[kernel];
+        call!(self.driver, cuFuncSetAttribute(function, SHARED_MEMORY_FIRST, PER_CENT))?;
+        call!(self.driver, cuFuncSetAttribute(function, SHARED_MEMORY, bytes as c_int))
     }
 
     /// Bytes that are free, and all there are.
@@ -203,6 +207,12 @@ impl Pinned {
         // SAFETY: just allocated.
         unsafe { start.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self { card: card.clone(), start: start.cast(), bytes })
+    }
+
+    /// The numbers that the card has left here, as many as fit; not to be called while it is at it.
+    pub(super) fn floats(&self) -> &[f32] {
+        // SAFETY: allocated and zeroed in `new`, aligned as pages are, and any bits make a float.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.bytes / size_of::<f32>()) }
     }
 
     /// To be read or written while the card is not at it.

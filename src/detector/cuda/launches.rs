@@ -3,7 +3,7 @@
 
 use super::card::Launch;
 use super::driver::Address;
-use super::network::{self, Plan, Reads, Shape, Step, Then, chunks};
+use super::network::{self, Plan, Reads, Step, Then, chunks};
 use super::parameters as p;
 use super::tiles::{TILES, Tile};
 use crate::efficientad::input::{MEAN, STD};
@@ -107,7 +107,7 @@ impl Caller<'_> {
     fn first(&self, first: &network::First) -> (Launch, Parameters) {
         let [weights, bias] = self.memory.weights[first.weights];
         let outputs = self.plan.packed[first.weights].outputs();
-        let Shape { channels, size: [rows, columns] } = self.plan.tensors[first.output];
+        let [rows, columns] = self.plan.tensors[first.output].size;
         let [canvas_rows, canvas_columns] = canvas(self.input());
         let corners = if first.pooled { 4 } else { 1 };
         let tiles = (self.batch * rows * columns * corners).div_ceil(THREADS as usize);
@@ -125,9 +125,8 @@ impl Caller<'_> {
             origin: i32::from(first.pooled),
             weights,
             bias,
-            output: self.memory.tensors[first.output],
+            output: self.sink(first.output, 0),
             outputs: int(outputs),
-            pitch: int(channels),
             batch: int(self.batch),
             rows: int(rows),
             columns: int(columns),
@@ -145,20 +144,32 @@ impl Caller<'_> {
     }
 
     fn source(&self, reads: &Reads) -> p::Source {
-        let Shape { channels, size: [rows, columns] } = self.plan.tensors[reads.tensor];
+        let shape = &self.plan.tensors[reads.tensor];
+        let from = shape.offset(shape.margin - reads.padding, reads.channel);
+        let [rows, columns] = shape.sides();
         p::Source {
-            data: self.memory.tensors[reads.tensor] + 2 * reads.channel as Address,
+            data: self.memory.tensors[reads.tensor] + from as Address,
             rows: int(rows),
             columns: int(columns),
-            pitch: int(channels),
+            pitch: int(shape.channels),
             chunks: int(chunks(reads.channels)),
             kernel: int(reads.kernel),
-            padding: int(reads.padding),
+        }
+    }
+
+    fn sink(&self, tensor: usize, channel: usize) -> p::Sink {
+        let shape = &self.plan.tensors[tensor];
+        let [rows, columns] = shape.sides();
+        p::Sink {
+            data: self.memory.tensors[tensor] + shape.offset(shape.margin, channel) as Address,
+            rows: int(rows),
+            columns: int(columns),
+            pitch: int(shape.channels),
         }
     }
 
     pub(super) fn tile(&self, convolution: &network::Convolution) -> Tile {
-        convolution.tile(&self.plan.packed, self.batch, self.processors)
+        self.plan.tile(convolution, self.batch, self.processors)
     }
 
     pub(super) fn convolution(&self, convolution: &network::Convolution) -> (Launch, Parameters) {
@@ -184,10 +195,7 @@ impl Caller<'_> {
             (to.weights, to.bias) = (weights, bias);
             (to.outputs, to.steps, to.tiles) = (int(packed.outputs()), int(packed.steps), int(tiles));
             match convolution.output {
-                Some(output) => {
-                    to.output = self.memory.tensors[output] + 2 * problem.channel as Address;
-                    to.pitch = int(self.plan.tensors[output].channels);
-                }
+                Some(output) => to.output = self.sink(output, problem.channel),
                 None => to.squares = self.memory.squares[i],
             }
             all_tiles += tiles;
@@ -213,9 +221,8 @@ impl Caller<'_> {
         let launch = Launch { kernel: "resize", grid: [count(blocks), 1], threads: THREADS, shared: 0 };
         let parameters = p::Resize {
             input: self.memory.tensors[from],
-            output: self.memory.tensors[to],
+            output: self.sink(to, 0),
             batch: int(self.batch),
-            channels: int(output.channels),
             rows: int(input.size[0]),
             columns: int(input.size[1]),
             to_rows: int(output.size[0]),

@@ -3,7 +3,7 @@
 //! In: pictures of the model's input size. Out: combined raw maps, within 1e-2 of the reference's in norm, the same bits for
 //! the same picture every time on one card. Halves with f32 sums, channels last; a batch is one CUDA graph from upload to
 //! download, and of many pictures one batch is uploaded while another is computed. Needs the driver, nothing else. Owned by
-//! one thread. Not here: what happens when the card fails (`resilient`). Why it is as it is: `docs/adr/0005-gpu-engine.md`.
+//! one thread. Not here: what happens when the card fails (`resilient`). Why it is as it is: `docs/adr/0007-gpu-engine.md`.
 
 mod card;
 mod driver;
@@ -22,7 +22,7 @@ pub use self::driver::CudaError;
 use self::driver::Driver;
 use self::launches::Caller;
 use self::network::Plan;
-use self::slot::{Enlarged, Results, Slot};
+use self::slot::{Enlarged, Found, Slot};
 use super::{AnomalyMap, Enlargement, Inspector, InspectorError, check_inputs};
 use crate::efficientad::{Architecture, CalibratedModel, MapQuantiles};
 use crate::frame::{Picture, Size};
@@ -40,6 +40,8 @@ pub const TOOLKIT: Option<&str> = option_env!("INSPECTORD_CUDA_TOOLKIT");
 const SLOTS: usize = 2;
 /// Pictures of one batch, at most; more bring no more speed.
 const MOST_PICTURES: usize = 32;
+/// More pictures than this at once are worth two batches.
+const SPLIT: usize = 16;
 /// The share of the card's memory that one slot's activations may take, one of so many.
 const MEMORY_SHARE: u64 = 6;
 
@@ -55,6 +57,13 @@ pub fn is_built_in() -> bool {
 pub fn cards() -> Result<Vec<CardInfo>, CudaError> {
     let driver = Driver::load()?;
     (0..driver.count()?).map(|ordinal| card::info(&driver, ordinal)).collect()
+}
+
+/// The driver's own version, such as `580.65.06`, where the system tells.
+pub fn driver_release() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let is_release = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    text.lines().next()?.split_whitespace().find(is_release).map(str::to_owned)
 }
 
 /// What both slots share.
@@ -149,6 +158,19 @@ impl Cuda {
         Ok(Self { slots, model, card, map, most_pictures })
     }
 
+    /// Computes all convolutions in tiles of so many rows and columns, to try out which is best.
+    ///
+    /// # Errors
+    /// There are no such tiles; the message says which there are.
+    pub fn use_tile(&mut self, rows: usize, columns: usize) -> Result<(), String> {
+        let found = tiles::TILES.into_iter().find(|tile| (tile.rows, tile.columns) == (rows, columns));
+        let names: Vec<_> =
+            tiles::TILES.iter().map(|tile| format!("{}x{}", tile.rows, tile.columns)).collect();
+        let tile = found.ok_or_else(|| format!("no tile {rows}x{columns}: use {}", names.join(", ")))?;
+        self.model.plan.only_tile = Some(tile);
+        Ok(())
+    }
+
     /// Which card.
     pub fn card(&self) -> &CardInfo {
         &self.card.info
@@ -163,30 +185,36 @@ impl Cuda {
         Ok((total - free) as u64)
     }
 
-    /// Results of all pictures, in batches that overlap.
-    fn run(&mut self, pictures: &[&Picture], enlarged: Enlarged) -> Result<Vec<Results>, CudaError> {
+    /// What is found in all pictures, in batches that overlap.
+    fn run(&mut self, pictures: &[&Picture], enlarged: Enlarged) -> Result<Vec<Found>, CudaError> {
         self.card.enter()?;
         // What a failed call may have left under way is of no use.
         for slot in &mut self.slots {
             slot.collect(&self.model)?;
         }
-        let mut results = Vec::new();
-        let batches = pictures.chunks(self.most_pictures);
-        let count = batches.len();
-        for (i, batch) in batches.enumerate() {
-            let slot = &mut self.slots[i % SLOTS];
-            results.extend(slot.collect(&self.model)?);
+        let mut found = Vec::with_capacity(pictures.len());
+        let mut next = 0;
+        for batch in pictures.chunks(self.batch_for(pictures.len())) {
+            let slot = &mut self.slots[next];
+            next = (next + 1) % SLOTS;
+            found.extend(slot.collect(&self.model)?);
             slot.submit(&self.model, batch, enlarged)?;
         }
-        for i in count..count + SLOTS {
-            results.extend(self.slots[i % SLOTS].collect(&self.model)?);
+        for i in 0..SLOTS {
+            found.extend(self.slots[(next + i) % SLOTS].collect(&self.model)?);
         }
-        Ok(results)
+        Ok(found)
     }
 
-    fn maps(&self, results: &[Results]) -> Vec<AnomalyMap> {
-        let maps = results.iter().flat_map(|r| r.maps.chunks_exact(self.model.area()));
-        maps.map(|values| AnomalyMap { size: self.map, values: values.to_vec() }).collect()
+    /// The size of batches for so many pictures: halves where each still fills the card, so that one half's pictures are
+    /// copied while the other's are looked at.
+    fn batch_for(&self, pictures: usize) -> usize {
+        let wanted = if pictures > SPLIT { pictures.div_ceil(SLOTS) } else { pictures };
+        wanted.clamp(1, self.most_pictures)
+    }
+
+    fn map(&self, values: Vec<f32>) -> AnomalyMap {
+        AnomalyMap { size: self.map, values }
     }
 }
 
@@ -208,8 +236,8 @@ impl Inspector for Cuda {
 
     fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
         check_inputs(self.input(), pictures)?;
-        let results = self.run(pictures, None)?;
-        Ok(self.maps(&results))
+        let found = self.run(pictures, None)?;
+        Ok(found.into_iter().map(|found| self.map(found.map)).collect())
     }
 
     fn infer_enlarged(
@@ -218,16 +246,12 @@ impl Inspector for Cuda {
         size: Size,
     ) -> Result<Vec<Enlargement>, InspectorError> {
         check_inputs(self.input(), pictures)?;
-        let results = self.run(pictures, Some(size))?;
-        let raw = self.maps(&results);
-        let pixels = size.pixels() as usize;
-        let large = results.iter().filter_map(|r| r.enlarged.as_ref()).flat_map(|(values, scores)| {
-            values.chunks_exact(pixels).zip(scores).map(|(values, &highest)| (values.to_vec(), highest))
+        let found = self.run(pictures, Some(size))?;
+        let both = found.into_iter().filter_map(|found| {
+            let (values, highest) = found.enlarged?;
+            Some(Enlargement { raw: self.map(found.map), map: AnomalyMap { size, values }, highest })
         });
-        let both = raw.into_iter().zip(large);
-        Ok(both
-            .map(|(raw, (values, highest))| Enlargement { raw, map: AnomalyMap { size, values }, highest })
-            .collect())
+        Ok(both.collect())
     }
 }
 

@@ -9,19 +9,30 @@ use super::super::filters::Filters;
 use super::parameters::PROBLEMS;
 use super::tiles::Tile;
 use super::weights::{CHANNELS, Packed, Part, Size, pack, pack_first, padded};
-use crate::efficientad::architecture::PdnLayer;
+use crate::efficientad::architecture::{ConvShape, PdnLayer};
 use crate::efficientad::{Architecture, CalibratedModel};
 
-/// Activations of one picture, channels last.
+/// Activations of one picture, channels last, with zeros around them for the layer that pads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) channels: usize,
     pub(super) size: [usize; 2],
+    pub(super) margin: usize,
 }
 
 impl Shape {
+    /// Rows and columns in memory.
+    pub(super) fn sides(&self) -> [usize; 2] {
+        self.size.map(|s| s + 2 * self.margin)
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        self.channels * self.size[0] * self.size[1] * 2
+        self.channels * self.sides()[0] * self.sides()[1] * 2
+    }
+
+    /// Bytes from the start to what is `inset` positions inside the outermost one, at this channel.
+    pub(super) fn offset(&self, inset: usize, channel: usize) -> usize {
+        ((inset * self.sides()[1] + inset) * self.channels + channel) * 2
     }
 }
 
@@ -91,6 +102,8 @@ pub(super) struct Plan {
     pub(super) side: Vec<Step>,
     /// After both.
     pub(super) heads: Convolution,
+    /// The tile for all convolutions, to try it out, rather than the best for each.
+    pub(super) only_tile: Option<Tile>,
 }
 
 impl Plan {
@@ -99,7 +112,12 @@ impl Plan {
         let (main, described) = builder.networks();
         let (side, hidden) = builder.autoencoder();
         let heads = builder.heads(&described, &hidden);
-        Self { tensors: builder.tensors, packed: builder.packed, main, side, heads }
+        Self { tensors: builder.tensors, packed: builder.packed, main, side, heads, only_tile: None }
+    }
+
+    /// The tile to compute a layer in, for so many pictures on a card with so many processors.
+    pub(super) fn tile(&self, convolution: &Convolution, batch: usize, processors: usize) -> Tile {
+        self.only_tile.unwrap_or_else(|| convolution.tile(&self.packed, batch, processors))
     }
 
     /// Bytes of one picture's activations.
@@ -116,7 +134,7 @@ impl Convolution {
     }
 
     /// The tile to compute it in.
-    pub(super) fn tile(&self, packed: &[Packed], batch: usize, processors: usize) -> Tile {
+    fn tile(&self, packed: &[Packed], batch: usize, processors: usize) -> Tile {
         let sizes: Vec<_> =
             self.problems.iter().map(|p| (packed[p.weights].outputs(), packed[p.weights].steps)).collect();
         Tile::best(self.rows(batch), &sizes, processors)
@@ -147,8 +165,8 @@ struct Builder<'a> {
 const NAMES: [&str; PROBLEMS] = ["teacher", "student"];
 
 impl Builder<'_> {
-    fn tensor(&mut self, channels: usize, size: [usize; 2]) -> usize {
-        self.tensors.push(Shape { channels, size });
+    fn tensor(&mut self, channels: usize, size: [usize; 2], margin: usize) -> usize {
+        self.tensors.push(Shape { channels, size, margin });
         self.tensors.len() - 1
     }
 
@@ -168,15 +186,15 @@ impl Builder<'_> {
 
     /// Teacher and student without their last layers.
     fn networks(&mut self) -> (Vec<Step>, [Activations; PROBLEMS]) {
-        let layers = [self.architecture().teacher(), self.architecture().student()];
-        let (first, mut size) = (layers[0][0], self.input());
+        let [teacher, student] = [self.architecture().teacher(), self.architecture().student()];
+        let (first, mut size) = (teacher[0], self.input());
         let filters = NAMES.map(|name| Filters::of(self.model, &format!("{name}.conv1")));
         let scales = [0, 1].map(|i| Size::PICTURE.after(&filters[i]));
         let weights =
             self.keep(pack_first(&[(&filters[0], scales[0].scale), (&filters[1], scales[1].scale)]));
         size = size.map(|s| (s + 1 - first.kernel) / 2);
         let width = padded(first.output);
-        let output = self.tensor(2 * width, size);
+        let output = self.tensor(2 * width, size, 0);
         let mut steps = vec![Step::First(First { weights, pooled: true, output })];
         let mut now = [0, 1].map(|i| Activations {
             tensor: output,
@@ -184,9 +202,9 @@ impl Builder<'_> {
             channels: first.output,
             size: scales[i],
         });
-        for i in 1..layers[0].len() - 1 {
-            let pair = [layers[0][i], layers[1][i]];
-            steps.push(self.pair(i, pair, &mut now, &mut size));
+        let pairs = teacher.iter().zip(&student).enumerate();
+        for (i, (&teacher, &student)) in pairs.skip(1).take(teacher.len() - 2) {
+            steps.push(self.pair(i, [teacher, student], &mut now, &mut size));
         }
         (steps, now)
     }
@@ -202,7 +220,7 @@ impl Builder<'_> {
         let pool = layers[0].pool;
         *size = size.map(|s| (s + 1 - layers[0].kernel) / if pool { 2 } else { 1 });
         let widths = layers.map(|layer| padded(layer.output));
-        let output = self.tensor(widths.iter().sum(), *size);
+        let output = self.tensor(widths.iter().sum(), *size, 0);
         let mut channel = 0;
         let problems = [0, 1].map(|n| {
             let filters = Filters::of(self.model, &format!("{}.conv{}", NAMES[n], i + 1));
@@ -231,20 +249,23 @@ impl Builder<'_> {
         let filters = Filters::of(self.model, "autoencoder.enconv1");
         let scale = Size::PICTURE.after(&filters);
         let weights = self.keep(pack_first(&[(&filters, scale.scale)]));
-        let output = self.tensor(padded(encoder[0].output), size);
+        let output = self.tensor(padded(encoder[0].output), size, encoder[1].padding);
         let mut now = Activations { tensor: output, channel: 0, channels: encoder[0].output, size: scale };
         let mut steps = vec![Step::First(First { weights, pooled: false, output })];
         for (i, conv) in encoder.iter().enumerate().skip(1) {
             let name = format!("autoencoder.enconv{}", i + 1);
-            steps.push(self.single(&name, conv, &mut now, &mut size));
+            let margin = encoder.get(i + 1).map_or(0, |next| next.padding);
+            steps.push(self.single(&name, (conv, margin), &mut now, &mut size));
         }
         let sizes = self.architecture().decoder_sizes();
         for (i, to) in sizes.into_iter().enumerate() {
-            let resized = self.tensor(padded(now.channels), to);
+            let resized = self.tensor(padded(now.channels), to, decoder[i].padding);
             steps.push(Step::Resize { from: now.tensor, to: resized });
             (now.tensor, size) = (resized, to);
             let name = format!("autoencoder.deconv{}", i + 1);
-            steps.push(self.single(&name, &decoder[i], &mut now, &mut size));
+            // The last of these is read by the heads, the others by a resize.
+            let margin = if i + 1 == sizes.len() { decoder[i + 1].padding } else { 0 };
+            steps.push(self.single(&name, (&decoder[i], margin), &mut now, &mut size));
         }
         (steps, now)
     }
@@ -252,7 +273,7 @@ impl Builder<'_> {
     fn single(
         &mut self,
         name: &str,
-        conv: &crate::efficientad::architecture::ConvShape,
+        (conv, margin): (&ConvShape, usize),
         now: &mut Activations,
         size: &mut [usize; 2],
     ) -> Step {
@@ -262,7 +283,7 @@ impl Builder<'_> {
         let weights = self.keep(pack(&[part], after.scale));
         let sources = vec![now.read(conv.kernel, conv.padding)];
         *size = size.map(|s| (s + 2 * conv.padding - conv.kernel) / conv.stride + 1);
-        let output = self.tensor(padded(conv.output), *size);
+        let output = self.tensor(padded(conv.output), *size, margin);
         *now = Activations { tensor: output, channel: 0, channels: conv.output, size: after };
         Step::Convolution(Convolution {
             problems: vec![Problem { sources, weights, channel: 0 }],
@@ -352,6 +373,7 @@ mod tests {
                         for (out, from) in c.size.iter().zip(plan.tensors[s.tensor].size) {
                             let end = (out * pool - 1) * c.stride + s.kernel;
                             assert!(end <= from + 2 * s.padding, "{c:?}");
+                            assert!(s.padding <= plan.tensors[s.tensor].margin, "{c:?}");
                         }
                     }
                     if let Some(output) = c.output {

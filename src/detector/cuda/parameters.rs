@@ -17,7 +17,15 @@ pub(super) struct Source {
     pub(super) pitch: i32,
     pub(super) chunks: i32,
     pub(super) kernel: i32,
-    pub(super) padding: i32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Sink {
+    pub(super) data: Address,
+    pub(super) rows: i32,
+    pub(super) columns: i32,
+    pub(super) pitch: i32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,10 +34,9 @@ pub(super) struct Problem {
     pub(super) sources: [Source; SOURCES],
     pub(super) weights: Address,
     pub(super) bias: Address,
-    pub(super) output: Address,
+    pub(super) output: Sink,
     pub(super) squares: Address,
     pub(super) outputs: i32,
-    pub(super) pitch: i32,
     pub(super) steps: i32,
     pub(super) tiles: i32,
 }
@@ -54,9 +61,8 @@ pub(super) struct First {
     pub(super) origin: i32,
     pub(super) weights: Address,
     pub(super) bias: Address,
-    pub(super) output: Address,
+    pub(super) output: Sink,
     pub(super) outputs: i32,
-    pub(super) pitch: i32,
     pub(super) batch: i32,
     pub(super) rows: i32,
     pub(super) columns: i32,
@@ -80,9 +86,8 @@ pub(super) struct Draw {
 #[repr(C)]
 pub(super) struct Resize {
     pub(super) input: Address,
-    pub(super) output: Address,
+    pub(super) output: Sink,
     pub(super) batch: i32,
-    pub(super) channels: i32,
     pub(super) rows: i32,
     pub(super) columns: i32,
     pub(super) to_rows: i32,

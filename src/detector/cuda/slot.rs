@@ -16,12 +16,12 @@ use crate::frame::{Picture, Size};
 /// What is wanted of a batch besides its maps: the maps at this size.
 pub(super) type Enlarged = Option<Size>;
 
-/// One batch's results.
-pub(super) struct Results {
-    /// The combined raw maps, one after the other.
-    pub(super) maps: Vec<f32>,
-    /// The maps at the size that was asked for, one after the other, and the highest value of each.
-    pub(super) enlarged: Option<(Vec<f32>, Vec<f32>)>,
+/// One picture's results.
+pub(super) struct Found {
+    /// The combined raw map.
+    pub(super) map: Vec<f32>,
+    /// The map at the size that was asked for, and its highest value.
+    pub(super) enlarged: Option<(Vec<f32>, f32)>,
 }
 
 pub(super) struct Slot {
@@ -45,7 +45,8 @@ struct Room {
     results: Pinned,
     highest: Pinned,
     memory: Memory,
-    _others: Vec<Buffer>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is kept for what `memory` points to"))]
+    others: Vec<Buffer>,
 }
 
 /// Memory for maps at the picture's size.
@@ -94,18 +95,27 @@ impl Slot {
     }
 
     /// Waits for what was asked for; nothing, if nothing was.
-    pub(super) fn collect(&mut self, model: &Model) -> Result<Option<Results>, CudaError> {
-        let Some((batch, enlarged)) = self.under_way.take() else { return Ok(None) };
+    pub(super) fn collect(&mut self, model: &Model) -> Result<Vec<Found>, CudaError> {
+        let Some((batch, enlarged)) = self.under_way.take() else { return Ok(Vec::new()) };
         self.main.wait()?;
-        let room = self.room.as_mut().expect("a batch under way has room: this is a bug");
-        let maps = floats(&room.results.bytes()[..batch * model.area() * F32]);
-        let enlarged = enlarged.and_then(|size| {
-            let values = batch * size.pixels() as usize * F32;
-            let map = floats(&self.large.as_mut()?.results.bytes()[..values]);
-            let scores = room.highest.bytes()[..batch * F32].chunks_exact(F32).map(unordered);
-            Some((map, scores.collect()))
-        });
-        Ok(Some(Results { maps, enlarged }))
+        let room = self.room.as_ref().expect("a batch under way has room: this is a bug");
+        let large = enlarged.zip(self.large.as_ref());
+        let found = |i: usize| {
+            let map = part(&room.results, i, model.area());
+            let enlarged = large.map(|(size, large)| {
+                let highest = unordered(room.highest.floats()[i].to_bits());
+                (part(&large.results, i, size.pixels() as usize), highest)
+            });
+            Found { map, enlarged }
+        };
+        Ok((0..batch).map(found).collect())
+    }
+
+    /// Where its memory is.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> Vec<super::driver::Address> {
+        let room = self.room.iter().flat_map(|room| room.others.iter().map(|buffer| buffer.address));
+        room.chain(self.large.iter().map(|large| large.map.address)).collect()
     }
 
     fn make_room(&mut self, model: &Model, batch: usize, enlarged: Enlarged) -> Result<(), CudaError> {
@@ -164,12 +174,15 @@ impl Room {
         let input = model.architecture.input;
         let sides = canvas([input.height as usize, input.width as usize]);
         let canvas = Buffer::new(card, batch * sides[0] * sides[1] * 8)?;
-        // Its margin is never written again.
+        // Margins are never written again.
         stream.clear(&canvas)?;
         let mut others = vec![canvas];
         let mut tensors = Vec::new();
         for shape in &model.plan.tensors {
             let tensor = Buffer::new(card, batch * shape.bytes())?;
+            if shape.margin > 0 {
+                stream.clear(&tensor)?;
+            }
             tensors.push(tensor.address);
             others.push(tensor);
         }
@@ -196,7 +209,7 @@ impl Room {
         let staged = Pinned::new(card, batch * model.picture_bytes())?;
         let (results, highest) = (Pinned::new(card, map_bytes)?, Pinned::new(card, batch * F32)?);
         stream.wait()?;
-        Ok(Self { batch, pictures, map, scores, staged, results, highest, memory, _others: others })
+        Ok(Self { batch, pictures, map, scores, staged, results, highest, memory, others })
     }
 }
 
@@ -215,13 +228,12 @@ fn call(stream: &Stream, (launch, parameters): (Launch, Parameters)) -> Result<(
     }
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    let number = |b: &[u8]| f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
-    bytes.chunks_exact(F32).map(number).collect()
+/// The numbers of picture `i`, of `count` each.
+fn part(all: &Pinned, i: usize, count: usize) -> Vec<f32> {
+    all.floats()[i * count..][..count].to_vec()
 }
 
 /// The float that `ordered` of `kernels/maps.cuh` made an integer of.
-fn unordered(bytes: &[u8]) -> f32 {
-    let bits = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+fn unordered(bits: u32) -> f32 {
     f32::from_bits(if bits >> 31 == 1 { bits & 0x7fff_ffff } else { !bits })
 }

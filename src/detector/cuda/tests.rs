@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
+use super::tiles::{TILES, Tile};
 use super::*;
-use crate::detector::{Reference, untrained};
-use crate::efficientad::PdnSize;
+use crate::detector::{Reference, Resilient, untrained};
+use crate::efficientad::{PdnSize, maps};
 
-/// Works; dies at its fourth graph; is too old.
+/// Works; dies at its second graph; is too old.
 const WORKING: usize = 0;
 const DYING: usize = 1;
 const OLD: usize = 2;
@@ -22,7 +23,7 @@ static DRIVER: LazyLock<Option<Arc<Driver>>> = LazyLock::new(|| {
     let library = built.path().join("libcuda.so.1");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut command = Command::new(compiler);
-    command.args("-std=c++17 -O2 -fPIC -shared -pthread -DEMULATED -U_FORTIFY_SOURCE -x c++".split(' '));
+    command.args("-std=c++17 -O3 -fPIC -shared -pthread -DEMULATED -U_FORTIFY_SOURCE -x c++".split(' '));
     match command.arg(folder.join("driver.cpp")).arg("-o").arg(&library).output() {
         Ok(output) => {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -51,9 +52,11 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|&b| f64::from(b)))
 }
 
-fn hold_against_reference(model: &CalibratedModel, count: u64) {
+/// The engine's maps of some pictures, all convolutions in `tile`, against the reference's.
+fn hold_against_reference(model: &CalibratedModel, count: u64, tile: Option<Tile>) {
     let Some(engine) = open(model, WORKING) else { return };
     let (mut engine, input) = (engine.unwrap(), model.architecture().input);
+    engine.model.plan.only_tile = tile;
     let cpu = candle_core::Device::Cpu;
     let mut reference = Reference::new(model, cpu, "cpu".into()).unwrap();
     let pictures: Vec<_> = (0..count).map(|i| untrained::picture(input, i + 1)).collect();
@@ -62,23 +65,105 @@ fn hold_against_reference(model: &CalibratedModel, count: u64) {
     assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(&expected) {
         let error = distance(&got.values, &expected.values);
-        assert!(error < 3e-3, "{error}");
+        println!("{} {tile:?}: {error:.1e} of the reference's norm", model.architecture().size);
+        // Halves are good to 5e-4; the promise is 1e-2.
+        assert!(error < 2e-3, "{error}");
     }
 }
 
-#[test]
-fn maps_are_the_references() {
-    hold_against_reference(&model(PdnSize::Tiny, Size::new(256, 256), 1), 1);
+/// PDN-M's layers, as narrow as `tiny`.
+fn narrow_medium(input: Size) -> Architecture {
+    let tiny = Architecture::new(PdnSize::Tiny, input).unwrap();
+    Architecture { size: PdnSize::Medium, ..tiny }
 }
 
 #[test]
 fn maps_of_odd_sizes_and_batches_are_the_references() {
-    hold_against_reference(&model(PdnSize::Tiny, Size::new(268, 300), 2), 2);
+    let model = untrained::model(&narrow_medium(Size::new(268, 300)), 2);
+    hold_against_reference(&model, 2, Some(TILES[0]));
 }
 
 #[test]
-#[ignore = "takes minutes: networks as large as the paper's"]
-fn maps_of_the_papers_networks_are_the_references() {
-    hold_against_reference(&model(PdnSize::Small, Size::new(256, 256), 3), 1);
-    hold_against_reference(&model(PdnSize::Medium, Size::new(256, 256), 4), 1);
+#[ignore = "takes minutes: every tile, and networks as large as the paper's"]
+fn maps_of_every_tile_and_of_the_papers_networks_are_the_references() {
+    for tile in TILES {
+        hold_against_reference(&model(PdnSize::Tiny, Size::new(300, 256), 1), 1, Some(tile));
+    }
+    hold_against_reference(&model(PdnSize::Small, Size::new(256, 256), 3), 1, None);
+    hold_against_reference(&model(PdnSize::Medium, Size::new(256, 256), 4), 1, None);
+}
+
+#[test]
+fn batches_overlap_and_come_back_in_order_and_memory_does_not_grow() {
+    let model = model(PdnSize::Tiny, Size::new(256, 256), 5);
+    let Some(engine) = open(&model, WORKING) else { return };
+    let mut engine = engine.unwrap();
+    engine.most_pictures = 1;
+    let pictures: Vec<_> = (0..2).map(|i| untrained::picture(engine.input(), i + 1)).collect();
+    let size = Size::new(90, 70);
+    let all = engine.infer_enlarged(&pictures.iter().collect::<Vec<_>>(), size).unwrap();
+    let mut reference = Reference::new(&model, candle_core::Device::Cpu, "cpu".into()).unwrap();
+    let expected = &reference.infer(&[&pictures[1]]).unwrap()[0].values;
+    assert!(distance(&all[1].raw.values, expected) < 2e-3);
+    let memory: Vec<_> = engine.slots.iter().map(Slot::memory).collect();
+    for (picture, one) in pictures.iter().zip(&all).rev() {
+        let raw = &engine.infer(&[picture]).unwrap()[0];
+        assert_eq!(raw, &one.raw, "the same picture has another map");
+        let (rows, columns) = (raw.size.height as usize, raw.size.width as usize);
+        let expected = maps::full_size(&raw.values, rows, columns, size);
+        let most = expected.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+        assert!(distance(&one.map.values, &expected) < 1e-5);
+        assert!((one.highest - most).abs() <= 1e-5 * most.abs());
+    }
+    assert_eq!(engine.slots.iter().map(Slot::memory).collect::<Vec<_>>(), memory);
+}
+
+#[test]
+fn a_card_that_dies_loses_no_frame() {
+    let model = model(PdnSize::Tiny, Size::new(256, 256), 6);
+    let Some(engine) = open(&model, DYING) else { return };
+    let expected = AnomalyMap { size: Size::new(1, 1), values: vec![7.0] };
+    let spare = Fixed { map: expected.clone(), input: Size::new(256, 256) };
+    let mut engine = Resilient::new(Box::new(engine.unwrap()), Box::new(spare));
+    let picture = untrained::picture(engine.input(), 1);
+    assert_ne!(engine.infer(&[&picture]).unwrap()[0], expected);
+    assert_eq!(engine.infer(&[&picture]).unwrap()[0], expected);
+    assert_eq!(engine.describe(), "fixed");
+}
+
+struct Fixed {
+    map: AnomalyMap,
+    input: Size,
+}
+
+impl Inspector for Fixed {
+    fn describe(&self) -> String {
+        "fixed".into()
+    }
+
+    fn input(&self) -> Size {
+        self.input
+    }
+
+    fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
+        Ok(vec![self.map.clone(); pictures.len()])
+    }
+}
+
+#[test]
+fn a_card_that_cannot_run_the_kernels_says_why() {
+    let model = model(PdnSize::Tiny, Size::new(256, 256), 7);
+    let Some(Err(error)) = open(&model, OLD) else {
+        assert!(DRIVER.is_none(), "a card of 2018 was accepted");
+        return;
+    };
+    assert!(error.to_string().contains("generation is 7.0"), "{error}");
+    let Some(Err(error)) = open(&model, 17) else { panic!("a card that is not there was opened") };
+    assert!(error.to_string().contains("cuDeviceGet"), "{error}");
+}
+
+#[test]
+fn without_a_driver_there_is_no_card() {
+    let Err(error) = Driver::load_from(std::path::Path::new("/nowhere/libcuda.so.1")) else { panic!() };
+    assert!(error.means_no_card(), "{error}");
 }

@@ -13,6 +13,8 @@ pub(super) struct Tile {
     pub(super) squares: &'static str,
     /// How much longer an output takes than in the largest tile, in hundredths.
     cost: usize,
+    /// Blocks that a processor runs at once.
+    resident: usize,
 }
 
 /// Steps of the sum that are under way at once.
@@ -21,9 +23,11 @@ const STAGES: usize = 4;
 const ROW: usize = 64;
 /// Steps that a block's beginning and end are worth.
 const OVERHEAD: usize = 6;
+/// A block that has a processor to itself waits so much longer than blocks that fill each other's pauses, in tenths.
+const ALONE: usize = 16;
 
 macro_rules! tile {
-    ($rows:literal, $columns:literal, $cost:literal) => {
+    ($rows:literal, $columns:literal, $cost:literal, $resident:literal) => {
         Tile {
             rows: $rows,
             columns: $columns,
@@ -31,13 +35,14 @@ macro_rules! tile {
             pool: concat!("pool_", $rows, "x", $columns),
             squares: concat!("squares_", $rows, "x", $columns),
             cost: $cost,
+            resident: $resident,
         }
     };
 }
 
 /// All there are.
 pub(super) const TILES: [Tile; 4] =
-    [tile!(128, 128, 100), tile!(64, 128, 115), tile!(128, 64, 115), tile!(64, 64, 140)];
+    [tile!(128, 128, 100, 2), tile!(64, 128, 115, 4), tile!(128, 64, 115, 4), tile!(64, 64, 140, 6)];
 
 impl Tile {
     /// Bytes of shared memory that a block needs.
@@ -49,16 +54,19 @@ impl Tile {
     pub(super) fn best(rows: usize, problems: &[(usize, usize)], processors: usize) -> Self {
         let time = |tile: &Self| {
             let area = tile.rows * tile.columns * tile.cost;
-            let mut work = 0;
-            let mut longest = 0;
+            let (mut work, mut blocks) = (0, 0);
             for &(columns, steps) in problems {
-                let block = area * (steps + OVERHEAD);
-                work += block * columns.div_ceil(tile.columns) * rows.div_ceil(tile.rows);
-                longest = longest.max(block);
+                let count = columns.div_ceil(tile.columns) * rows.div_ceil(tile.rows);
+                work += area * (steps + OVERHEAD) * count;
+                blocks += count;
             }
-            // Blocks come longest first, so no processor ends later than an even share and one more block.
-            let share = work.div_ceil(processors);
-            if share <= longest { longest } else { share + longest / 2 }
+            let mean = work / blocks.max(1);
+            match blocks.div_ceil(processors) {
+                1 => mean * ALONE / 10,
+                rounds if rounds <= tile.resident => mean * rounds,
+                // Later blocks take their turns as processors come free, so that only the last is uneven.
+                _ => work / processors + mean / 2,
+            }
         };
         TILES.into_iter().min_by_key(time).expect("there are tiles: this is a bug")
     }
@@ -74,6 +82,13 @@ mod tests {
     fn much_work_takes_the_largest_tile_and_little_work_the_smallest() {
         assert_eq!(Tile::best(32 * 14884, &[(256, 64), (256, 64)], H200), TILES[0]);
         assert_eq!(Tile::best(64, &[(64, 32)], H200), TILES[3]);
+    }
+
+    /// 112 of the largest tiles would leave 20 processors without work, and the others half asleep.
+    #[test]
+    fn one_picture_is_cut_into_enough_blocks_for_every_processor() {
+        let conv3 = Tile::best(59 * 59, &[(256, 72), (256, 72)], H200);
+        assert!((59 * 59usize).div_ceil(conv3.rows) * 2 * 256 / conv3.columns > H200, "{conv3:?}");
     }
 
     #[test]

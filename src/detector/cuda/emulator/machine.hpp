@@ -92,7 +92,7 @@ inline u16 to_half(float value) {
 struct Warp {
     u32 arrived = 0, generation = 0;
     int operation = 0;
-    const void *in[32];
+    const u8 *in[32];
     u32 words[32][8];
     float numbers[32][4];
     float results[32][4];
@@ -228,17 +228,18 @@ inline u32 pack_halves(float low, float high) {
 inline float low_half(u32 both) { return emulated::half_table()[both & 0xffff]; }
 inline float high_half(u32 both) { return emulated::half_table()[both >> 16]; }
 
-inline void copy_async(void *shared, const void *global, bool valid) {
+typedef const u8 *Place;
+
+inline Place place_of(const void *shared) { return static_cast<const u8 *>(shared); }
+
+inline void copy_async(Place shared, const void *global) {
     using namespace emulated;
-    const u8 *start = block->shared.data();
-    u8 *to = static_cast<u8 *>(shared);
+    u8 *start = block->shared.data(), *to = start + (shared - start);
     if (to < start || to + 16 > start + block->shared.size() - 128) fail("a copy beyond shared memory");
     if (reinterpret_cast<uintptr_t>(global) % 16 || (to - start) % 16) fail("a copy that is not aligned");
+    if (!readable(global, 16)) fail("a copy from outside an allocation");
     Copy copy = {to, {}};
-    if (valid) {
-        if (!readable(global, 16)) fail("a copy from outside an allocation");
-        std::memcpy(copy.bytes, global, 16);
-    }
+    std::memcpy(copy.bytes, global, 16);
     fiber->uncommitted.push_back(copy);
 }
 
@@ -256,7 +257,7 @@ template <int PENDING> void wait_for_copies() {
 }
 
 // PTX: ldmatrix .m8n8.x4: thread t holds elements (t / 4, 2 (t % 4)) and (t / 4, 2 (t % 4) + 1) of each matrix.
-inline void load_matrices(u32 (&to)[4], const void *row) {
+inline void load_matrices(u32 (&to)[4], Place row) {
     using namespace emulated;
     Warp &w = *fiber->warp;
     const int lane = fiber->lane;
@@ -264,7 +265,7 @@ inline void load_matrices(u32 (&to)[4], const void *row) {
     with_warp(1, [](Warp &w) {
         for (int t = 0; t < 32; t++)
             for (int i = 0; i < 4; i++)
-                std::memcpy(&w.matrices[t][i], static_cast<const u8 *>(w.in[i * 8 + t / 4]) + t % 4 * 4, 4);
+                std::memcpy(&w.matrices[t][i], w.in[i * 8 + t / 4] + t % 4 * 4, 4);
     });
     for (int i = 0; i < 4; i++) to[i] = w.matrices[lane][i];
 }

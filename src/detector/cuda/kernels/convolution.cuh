@@ -17,11 +17,19 @@
 #define STAGES 4
 
 struct Source {
+    // The first window's first channel; what pads a layer is a margin of zeros in memory.
     const u16 *data;
+    // Of the tensor in memory, margin included.
     int rows, columns;
     // Channels from one position to the next, and how many 32s of them are read.
     int pitch, chunks;
-    int kernel, padding;
+    int kernel;
+};
+
+// A tensor that is written: the first position inside its margin, and its sides in memory.
+struct Sink {
+    u16 *data;
+    int rows, columns, pitch;
 };
 
 struct Problem {
@@ -29,9 +37,9 @@ struct Problem {
     const u16 *weights;
     const float *bias;
     // Where activations go, or the sums of squares, by column of tiles.
-    u16 *output;
+    Sink output;
     float *squares;
-    int outputs, pitch, steps, tiles;
+    int outputs, steps, tiles;
 };
 
 struct Convolution {
@@ -43,68 +51,76 @@ struct Convolution {
 
 enum Then { KEEP, POOL, SQUARES };
 
-// Chunk `chunk` of row `row` in a tile of 64-byte rows; neighbouring rows do not meet in the same banks.
-__device__ __forceinline__ u8 *tile_at(u8 *tile, int row, int chunk) {
-    return tile + row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
-}
+// Bytes from a tile's start to chunk `chunk` of row `row`, of 64-byte rows; neighbouring rows do not meet in the same
+// banks. Sixteen rows on, it is 1024 bytes more; two chunks on, bit 5 differs.
+__device__ __forceinline__ u32 tile_offset(int row, int chunk) { return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4); }
 
-// The output (for POOL: the input to the pool) that a row of the block's tile stands for.
+// The output (for POOL: the input to the pool) that a row of the block's tile stands for. Rows beyond the last stand for
+// the first: they are computed like the others, and not kept.
 template <int THEN> struct Position {
     long long picture;
     int y, x;
     bool inside;
 
-    __device__ __forceinline__ Position(const Convolution &c, int first, int row) {
+    __device__ __forceinline__ Position(int batch, int rows, int columns, int first, int row) {
         // Of 32 rows in a pooled tile, row % 8 is the pooled output, and the other two bits its corner.
         const int index = THEN == POOL ? first / 4 + row / 32 * 8 + row % 8 : first + row;
-        const int area = c.rows * c.columns;
-        inside = index < c.batch * area;
+        const int area = rows * columns;
+        inside = index < batch * area;
         const int safe = inside ? index : 0;
         picture = safe / area;
-        y = safe % area / c.columns;
-        x = safe % c.columns;
-        if (THEN == POOL) {
-            y = 2 * y + row / 16 % 2;
-            x = 2 * x + row / 8 % 2;
-        }
+        y = safe % area / columns;
+        x = safe % columns;
+    }
+
+    // The input to the pool, of which the row's other bits say the corner.
+    __device__ __forceinline__ void pick_corner(int row) {
+        if (THEN != POOL) return;
+        y = 2 * y + row / 16 % 2;
+        x = 2 * x + row / 8 % 2;
+    }
+
+    __device__ __forceinline__ u16 *in(const Sink &sink, int channel) const {
+        return sink.data + ((picture * sink.rows + y) * sink.columns + x) * sink.pitch + channel;
     }
 };
 
+// Walks through the sum – sources, kernel rows, kernel columns, channels – for a thread's part of the tile's rows.
 template <int ROWS, int THEN> struct Reader {
-    static constexpr int THREADS = 128;
     static constexpr int COUNT = ROWS / 32;
-    const u16 *base[COUNT];
-    int y[COUNT], x[COUNT];
-    bool inside[COUNT];
-    int source, ky, kx, chunk;
+    const u16 *rows[COUNT];
+    // From the window's first position to the current one, in halves; where the chunks of this position end.
+    long long distance, end;
+    int source, ky, kx;
 
-    __device__ __forceinline__ void enter(const Convolution &c, const Problem &p, int first, int row) {
+    __device__ __forceinline__ void enter(const Convolution &c, const Problem &p, int first, int row, int part) {
         const Source &s = p.sources[source];
         UNROLL for (int i = 0; i < COUNT; i++) {
-            const Position<THEN> at(c, first, row + 32 * i);
-            inside[i] = at.inside;
-            y[i] = at.y * c.stride - s.padding;
-            x[i] = at.x * c.stride - s.padding;
-            base[i] = s.data + ((at.picture * s.rows + y[i]) * s.columns + x[i]) * s.pitch;
+            Position<THEN> at(c.batch, c.rows, c.columns, first, row + 32 * i);
+            at.pick_corner(row + 32 * i);
+            const long long y = at.picture * s.rows + at.y * c.stride;
+            rows[i] = s.data + (y * s.columns + at.x * c.stride) * s.pitch + part * 8;
         }
-        ky = kx = chunk = 0;
+        ky = kx = 0;
+        distance = 0;
+        end = s.chunks * STEP;
     }
 
     // Copies the next step's rows, and moves on.
-    __device__ __forceinline__ void read(const Convolution &c, const Problem &p, int first, int row, int part, u8 *tile) {
+    __device__ __forceinline__ void read(const Convolution &c, const Problem &p, int first, int row, int part, Place to) {
+        UNROLL for (int i = 0; i < COUNT; i++) copy_async(to + i * 2048, rows[i] + distance);
+        distance += STEP;
+        if (distance < end) return;
         const Source &s = p.sources[source];
-        const long long distance = ((long long)ky * s.columns + kx) * s.pitch + chunk * STEP + part * 8;
-        UNROLL for (int i = 0; i < COUNT; i++) {
-            const bool valid = inside[i] && (unsigned)(y[i] + ky) < (unsigned)s.rows &&
-                               (unsigned)(x[i] + kx) < (unsigned)s.columns;
-            copy_async(tile_at(tile, row + 32 * i, part), valid ? base[i] + distance : s.data, valid);
+        if (++kx == s.kernel) {
+            kx = 0;
+            if (++ky == s.kernel) {
+                if (++source < SOURCES && p.sources[source].chunks > 0) enter(c, p, first, row, part);
+                return;
+            }
         }
-        if (++chunk < s.chunks) return;
-        chunk = 0;
-        if (++kx < s.kernel) return;
-        kx = 0;
-        if (++ky < s.kernel) return;
-        if (++source < SOURCES && p.sources[source].chunks > 0) enter(c, p, first, row);
+        distance = ((long long)ky * s.columns + kx) * s.pitch;
+        end = distance + s.chunks * STEP;
     }
 };
 
@@ -139,21 +155,27 @@ template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convo
     const int tile = blockIdx.y - (second ? c.problems[0].tiles : 0);
     const int first = blockIdx.x * ROWS, first_output = tile * COLUMNS;
 
+    const Place start = place_of(memory);
     const int row = thread / 4, part = thread % 4;
     Reader<ROWS, THEN> reader;
     reader.source = 0;
-    reader.enter(c, p, first, row);
-    const long long by_output = (long long)p.steps * STEP;
-    const u16 *weights = p.weights + (first_output + row) * by_output + part * 8;
-    auto load = [&](int step) {
-        u8 *stage = memory + step % STAGES * STAGE;
-        reader.read(c, p, first, row, part, stage);
+    reader.enter(c, p, first, row, part);
+    const u16 *weights[COLUMNS / 32];
+    UNROLL for (int i = 0; i < COLUMNS / 32; i++) {
+        // As with rows: columns beyond the last are computed like the first, and not kept.
+        const int output = first_output + 32 * i < p.outputs ? first_output + 32 * i + row : row;
+        weights[i] = p.weights + (long long)output * p.steps * STEP + part * 8;
+    }
+    const Place copied = start + tile_offset(row, part);
+    auto load = [&](int stage) {
+        reader.read(c, p, first, row, part, copied + stage * STAGE);
         UNROLL for (int i = 0; i < COLUMNS / 32; i++) {
-            const bool valid = first_output + row + 32 * i < p.outputs;
-            const u16 *from = valid ? weights + 32 * i * by_output + step * STEP : p.weights;
-            copy_async(tile_at(stage + ROWS * 64, row + 32 * i, part), from, valid);
+            copy_async(copied + stage * STAGE + ROWS * 64 + i * 2048, weights[i]);
+            weights[i] += STEP;
         }
     };
+    const u32 a_offset = tile_offset(warp_row + lane % 16, lane / 16);
+    const u32 b_offset = ROWS * 64 + tile_offset(warp_column + lane % 8 + lane / 16 * 8, lane / 8 % 2);
 
     float sums[M][N][4];
     UNROLL for (int m = 0; m < M; m++)
@@ -163,23 +185,24 @@ template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convo
         if (step < p.steps) load(step);
         commit_copies();
     }
+    int now = 0, next = STAGES - 1;
     for (int step = 0; step < p.steps; step++) {
         wait_for_copies<STAGES - 2>();
         wait_for_block();
-        if (step + STAGES - 1 < p.steps) load(step + STAGES - 1);
+        if (step + STAGES - 1 < p.steps) load(next);
         commit_copies();
-        u8 *a_tile = memory + step % STAGES * STAGE, *b_tile = a_tile + ROWS * 64;
         UNROLL for (int k = 0; k < 2; k++) {
+            const Place a_rows = start + now * STAGE + (a_offset ^ (k * 32));
+            const Place b_rows = start + now * STAGE + (b_offset ^ (k * 32));
             u32 a[M][4], b[N / 2][4];
-            UNROLL for (int m = 0; m < M; m++)
-                load_matrices(a[m], tile_at(a_tile, warp_row + m * 16 + lane % 16, k * 2 + lane / 16));
-            UNROLL for (int n = 0; n < N / 2; n++)
-                load_matrices(b[n], tile_at(b_tile, warp_column + n * 16 + lane % 8 + lane / 16 * 8,
-                                            k * 2 + lane / 8 % 2));
+            UNROLL for (int m = 0; m < M; m++) load_matrices(a[m], a_rows + m * 1024);
+            UNROLL for (int n = 0; n < N / 2; n++) load_matrices(b[n], b_rows + n * 1024);
             UNROLL for (int m = 0; m < M; m++)
                 UNROLL for (int n = 0; n < N; n++)
                     multiply(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
         }
+        now = now + 1 == STAGES ? 0 : now + 1;
+        next = next + 1 == STAGES ? 0 : next + 1;
     }
 
     const int quad = lane % 4, group = lane / 4;
@@ -192,9 +215,9 @@ template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convo
                 float total = 0.0f;
                 UNROLL for (int n = 0; n < N; n++) {
                     const int output = first_output + warp_column + n / 4 * 32 + quad * 8 + n % 4 * 2;
+                    if (output >= p.outputs) continue;
                     UNROLL for (int e = 0; e < 2; e++) {
-                        const float bias = output < p.outputs ? p.bias[output + e] : 0.0f;
-                        const float v = sums[m][n][h * 2 + e] + bias;
+                        const float v = sums[m][n][h * 2 + e] + p.bias[output + e];
                         total += v * v;
                     }
                 }
@@ -209,29 +232,28 @@ template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convo
             p.squares[(long long)tile * positions + first + thread] = halves[thread] + halves[ROWS + thread];
         return;
     }
-    UNROLL for (int g = 0; g < N / 4; g++) {
-        const int output = first_output + warp_column + g * 32 + quad * 8;
-        if (output >= p.outputs) continue;
-        float bias[8];
-        UNROLL for (int i = 0; i < 8; i++) bias[i] = p.bias[output + i];
-        UNROLL for (int m = 0; m < M; m += THEN == POOL ? 2 : 1) {
-            UNROLL for (int h = 0; h < (THEN == POOL ? 1 : 2); h++) {
-                const int at = warp_row + m * 16 + h * 8 + group;
-                const int index = THEN == POOL ? first / 4 + at / 32 * 8 + at % 8 : first + at;
-                if (index >= c.batch * c.rows * c.columns) continue;
+    UNROLL for (int m = 0; m < M; m += THEN == POOL ? 2 : 1) {
+        UNROLL for (int h = 0; h < (THEN == POOL ? 1 : 2); h++) {
+            const Position<THEN> at(c.batch, c.rows, c.columns, first, warp_row + m * 16 + h * 8 + group);
+            if (!at.inside) continue;
+            u16 *to = at.in(p.output, first_output + warp_column + quad * 8);
+            UNROLL for (int g = 0; g < N / 4; g++) {
+                const int output = first_output + warp_column + g * 32 + quad * 8;
+                if (output >= p.outputs) continue;
                 Eight eight;
                 UNROLL for (int i = 0; i < 8; i++) {
+                    const float bias = p.bias[output + i];
                     const int n = g * 4 + i / 2, e = i % 2;
                     if (THEN == POOL) {
                         float total = 0.0f;
                         UNROLL for (int corner = 0; corner < 4; corner++)
-                            total += fmaxf(sums[(m + corner / 2) % M][n][corner % 2 * 2 + e] + bias[i], 0.0f);
+                            total += fmaxf(sums[(m + corner / 2) % M][n][corner % 2 * 2 + e] + bias, 0.0f);
                         eight.v[i] = cut(0.25f * total, true);
                     } else {
-                        eight.v[i] = cut(sums[m][n][h * 2 + e] + bias[i], c.relu);
+                        eight.v[i] = cut(sums[m][n][h * 2 + e] + bias, c.relu);
                     }
                 }
-                *reinterpret_cast<Four *>(p.output + (long long)index * p.pitch + output) = eight.pack();
+                *reinterpret_cast<Four *>(to + g * 32) = eight.pack();
             }
         }
     }

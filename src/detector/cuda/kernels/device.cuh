@@ -14,7 +14,8 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-#define SHARED_MEMORY(name) extern __shared__ __align__(128) u8 name[]
+extern __shared__ __align__(128) u8 shared_memory[];
+#define SHARED_MEMORY(name) u8 *name = shared_memory
 #define UNROLL _Pragma("unroll")
 
 struct __align__(16) Four {
@@ -44,15 +45,16 @@ __device__ __forceinline__ float high_half(u32 both) {
     return value;
 }
 
-__device__ __forceinline__ u32 shared_address(const void *shared) {
+// Places in the block's shared memory are numbers of 32 bits, which cost half of what pointers do.
+typedef u32 Place;
+
+__device__ __forceinline__ Place place_of(const void *shared) {
     return static_cast<u32>(__cvta_generic_to_shared(shared));
 }
 
-// 16 bytes from global to shared memory, or 16 zero bytes.
-__device__ __forceinline__ void copy_async(void *shared, const void *global, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
-                 "r"(valid ? 16 : 0)
-                 : "memory");
+// 16 bytes from global to shared memory.
+__device__ __forceinline__ void copy_async(Place shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -63,10 +65,10 @@ template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
 }
 
 // Four 8 by 8 matrices of halves; lane l names row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(u32 (&to)[4], const void *row) {
+__device__ __forceinline__ void load_matrices(u32 (&to)[4], Place row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row))
+                 : "r"(row)
                  : "memory");
 }
 

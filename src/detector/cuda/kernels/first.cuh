@@ -14,35 +14,34 @@ struct First {
     int origin;
     const u16 *weights;
     const float *bias;
-    u16 *output;
-    int outputs, pitch;
+    Sink output;
+    int outputs;
     // Of the output, after any pool.
     int batch, rows, columns;
 };
 
-__device__ __forceinline__ u8 *wide_at(u8 *tile, int row, int chunk) {
-    return tile + row * 128 + ((chunk ^ (row & 7)) << 4);
-}
+// As `tile_offset`, for rows of 128 bytes.
+__device__ __forceinline__ u32 wide_offset(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
 template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(const First &f) {
     SHARED_MEMORY(memory);
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const int quad = lane % 4, group = lane / 4;
-    for (int i = thread; i < f.outputs * 8; i += 128)
-        copy_async(wide_at(memory, i / 8, i % 8), f.weights + i * 8, true);
+    const Place start = place_of(memory);
+    for (int i = thread; i < f.outputs * 8; i += 128) copy_async(start + wide_offset(i / 8, i % 8), f.weights + i * 8);
     commit_copies();
     wait_for_copies<0>();
     wait_for_block();
 
     const int outputs = f.batch * f.rows * f.columns;
     const int rows = THEN == POOL ? 4 * outputs : outputs;
-    Convolution shape;
-    shape.batch = f.batch, shape.rows = f.rows, shape.columns = f.columns;
     for (int first = blockIdx.x * 128; first < rows; first += gridDim.x * 128) {
         u32 a[2][4][4];
         UNROLL for (int m = 0; m < 2; m++) {
             UNROLL for (int h = 0; h < 2; h++) {
-                const Position<THEN> at(shape, first, warp * 32 + m * 16 + h * 8 + group);
+                const int row = warp * 32 + m * 16 + h * 8 + group;
+                Position<THEN> at(f.batch, f.rows, f.columns, first, row);
+                at.pick_corner(row);
                 const int y = at.y * STRIDE + f.origin, x = at.x * STRIDE + f.origin + quad / 2;
                 const u16 *from = f.canvas + ((at.picture * f.canvas_rows + y) * f.canvas_columns + x) * 4 + quad % 2 * 2;
                 UNROLL for (int k = 0; k < 4; k++) {
@@ -50,6 +49,14 @@ template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(con
                     a[m][k][h] = pair[0];
                     a[m][k][2 + h] = pair[4];
                 }
+            }
+        }
+        constexpr int HALVES = THEN == POOL ? 1 : 2;
+        u16 *to[HALVES][HALVES];
+        UNROLL for (int m = 0; m < HALVES; m++) {
+            UNROLL for (int h = 0; h < HALVES; h++) {
+                const Position<THEN> at(f.batch, f.rows, f.columns, first, warp * 32 + m * 16 + h * 8 + group);
+                to[m][h] = at.inside ? at.in(f.output, quad * 8) : nullptr;
             }
         }
         for (int g = 0; g < f.outputs; g += 32) {
@@ -60,7 +67,7 @@ template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(con
             UNROLL for (int k = 0; k < 4; k++) {
                 UNROLL for (int n = 0; n < 2; n++) {
                     u32 b[4];
-                    load_matrices(b, wide_at(memory, g + n * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
+                    load_matrices(b, start + wide_offset(g + n * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
                     UNROLL for (int m = 0; m < 2; m++) {
                         multiply(sums[m][n * 2], a[m][k], b[0], b[1]);
                         multiply(sums[m][n * 2 + 1], a[m][k], b[2], b[3]);
@@ -68,11 +75,9 @@ template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(con
                 }
             }
             const int output = g + quad * 8;
-            UNROLL for (int m = 0; m < (THEN == POOL ? 1 : 2); m++) {
-                UNROLL for (int h = 0; h < (THEN == POOL ? 1 : 2); h++) {
-                    const int at = warp * 32 + m * 16 + h * 8 + group;
-                    const int index = THEN == POOL ? first / 4 + warp * 8 + group : first + at;
-                    if (index >= outputs) continue;
+            UNROLL for (int m = 0; m < HALVES; m++) {
+                UNROLL for (int h = 0; h < HALVES; h++) {
+                    if (!to[m][h]) continue;
                     Eight eight;
                     UNROLL for (int i = 0; i < 8; i++) {
                         const float bias = f.bias[output + i];
@@ -86,7 +91,7 @@ template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(con
                             eight.v[i] = cut(sums[m][n][h * 2 + e] + bias, true);
                         }
                     }
-                    *reinterpret_cast<Four *>(f.output + (long long)index * f.pitch + output) = eight.pack();
+                    *reinterpret_cast<Four *>(to[m][h] + g) = eight.pack();
                 }
             }
         }

@@ -1,6 +1,6 @@
 // What is not a convolution: the picture onto the canvas, the decoder's changes of size, and maps from sums of squares.
 #pragma once
-#include "device.cuh"
+#include "convolution.cuh"
 
 struct Draw {
     // [batch, rows, columns, 3] → [batch, canvas_rows, canvas_columns, 4], one position in.
@@ -41,21 +41,21 @@ __device__ __forceinline__ float between(float a, float b, float share) { return
 
 struct Resize {
     const u16 *input;
-    u16 *output;
-    int batch, channels, rows, columns, to_rows, to_columns;
+    Sink output;
+    int batch, rows, columns, to_rows, to_columns;
 };
 
 extern "C" __global__ void __launch_bounds__(128) resize(const __grid_constant__ Resize r) {
     const long long i = (long long)blockIdx.x * 128 + threadIdx.x;
-    const int eights = r.channels / 8;
+    const int channels = r.output.pitch, eights = channels / 8;
     if (i >= (long long)r.batch * r.to_rows * r.to_columns * eights) return;
     const long long position = i / eights;
     const int area = r.to_rows * r.to_columns;
-    const Tap down(position % area / r.to_columns, r.rows, r.to_rows);
-    const Tap across(position % r.to_columns, r.columns, r.to_columns);
-    const u16 *from = r.input + position / area * r.rows * r.columns * r.channels + i % eights * 8;
+    const Tap down((int)(position % area) / r.to_columns, r.rows, r.to_rows);
+    const Tap across((int)(position % r.to_columns), r.columns, r.to_columns);
+    const u16 *from = r.input + position / area * r.rows * r.columns * channels + i % eights * 8;
     auto at = [&](int y, int x) {
-        return *reinterpret_cast<const Four *>(from + ((long long)y * r.columns + x) * r.channels);
+        return *reinterpret_cast<const Four *>(from + ((long long)y * r.columns + x) * channels);
     };
     const Four corners[4] = {at(down.low, across.low), at(down.low, across.high), at(down.high, across.low),
                              at(down.high, across.high)};
@@ -71,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(128) resize(const __grid_constant__
     out.y = blend(corners[0].y, corners[1].y, corners[2].y, corners[3].y);
     out.z = blend(corners[0].z, corners[1].z, corners[2].z, corners[3].z);
     out.w = blend(corners[0].w, corners[1].w, corners[2].w, corners[3].w);
-    *reinterpret_cast<Four *>(r.output + position * r.channels + i % eights * 8) = out;
+    const Position<KEEP> to(r.batch, r.to_rows, r.to_columns, (int)position, 0);
+    *reinterpret_cast<Four *>(to.in(r.output, i % eights * 8)) = out;
 }
 
 struct Combine {
