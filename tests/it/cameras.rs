@@ -23,7 +23,8 @@ async fn a_gige_camera_that_dies_gets_its_line_back_by_itself() {
     let Some(mut gige) = Gige::start(Order::default()) else { return };
     let floor = Floor::new().await;
     floor.configure(
-        "trigger = \"software\"\nregion = { x = 0, y = 0, width = 200, height = 100 }",
+        // Powered on again, it serves the same parts from the first one on, without a sensor's noise.
+        "trigger = \"software\"\nregion = { x = 0, y = 0, width = 200, height = 100 }\npicture = { frozen = false }",
         "kind = \"genicam\"\ncamera = \"127.0.0.1\"\nexpose = \"software\"\nexposure_us = 8000",
     );
     let subscriber = floor.subscribe().await;
@@ -59,15 +60,18 @@ async fn a_trigger_is_answered_at_its_deadline_though_the_cameras_firmware_hangs
     let subscriber = floor.subscribe().await;
     let daemon = floor.start(&[]);
     subscriber.wait_until("/state", |state| state["state"] == "up").await;
+    let became = |state: &str, after: usize| {
+        subscriber.on("/state")[after..].iter().any(|told| told["state"] == state)
+    };
     let told = subscriber.on("/state").len();
-    let became = |state: &str| subscriber.on("/state")[told..].iter().any(|told| told["state"] == state);
     gige.signal("STOP");
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"A","deadline_ms":150}"#).await;
     let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
     assert_eq!((said(&verdict).0, said(&verdict).1), ("uninspected", "deadline"), "{verdict}");
-    eventually("the camera is given up", || became("down")).await;
+    eventually("the camera is given up", || became("down", told)).await;
+    let told = subscriber.on("/state").len();
     gige.signal("CONT");
-    eventually("the camera is back", || became("up")).await;
+    eventually("the camera is back", || became("up", told)).await;
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"B"}"#).await;
     let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
     assert_ne!(verdict["decision"], "uninspected", "{verdict}");

@@ -133,10 +133,15 @@ fn what_a_mask_hides_counts_neither_in_calibration_nor_in_judging_as_in_the_daem
     let same = verdicts.iter().find(|verdict| verdict["source"]["name"] == "03.png").unwrap();
     assert_eq!((&same["score"], &same["peak"]), (&seen["score"], &seen["peak"]));
 
-    let calibrate =
-        |seeing| bench.run(&["calibrate", "--model", arg(&model), "--data", arg(&frames), "--json"], seeing);
-    let (whole, seen) = (calibrate(false), calibrate(true));
-    assert!(number(&seen, "threshold") < number(&whole, "threshold"), "{seen} {whole}");
+    // The top of the normal maps' range, which a hand in one cell of thirty raises unless it is hidden.
+    let calibrated = |seeing| {
+        bench.run(&["calibrate", "--model", arg(&model), "--data", arg(&frames), "--json"], seeing);
+        let manifest = fs::read_to_string(model.join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        manifest["quantiles"]["student_teacher"]["b"].as_f64().unwrap()
+    };
+    let (whole, seen) = (calibrated(false), calibrated(true));
+    assert!(seen < whole, "{seen} and {whole}");
 }
 
 #[test]

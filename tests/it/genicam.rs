@@ -162,9 +162,6 @@ fn what_the_camera_refuses_is_named_with_what_it_can() {
     let features = toml::from_str("camera = \"x\"\nfeatures = { NoSuchThing = 3 }").unwrap();
     let feature = refused(GenicamOptions { camera: gige.address().into(), ..features });
     assert!(feature.contains("NoSuchThing"), "{feature}");
-    let far = Region { x: 2000, y: 0, width: 320, height: 240 };
-    let sensor = refused(GenicamOptions { sensor: Some(far), ..options(&gige) });
-    assert!(sensor.contains("sensor"), "{sensor}");
 }
 
 /// Everything that settings can write.
@@ -314,10 +311,10 @@ fn a_camera_whose_firmware_hangs_is_lost_and_opens_again_when_it_goes_on() {
 #[test]
 fn a_camera_whose_cable_is_pulled_is_lost_and_opens_again_when_it_is_back() {
     let Some(mut gige) = Gige::behind_cable(Order::default()) else { return };
-    let settings = |gige: &Gige| GenicamOptions { packet_size: 0, stall_ms: 500, ..everything(gige) };
+    let settings = |gige: &Gige| GenicamOptions { packet_size: 8000, stall_ms: 500, ..everything(gige) };
     let mut camera = opened(settings(&gige));
     frame(camera.as_mut());
-    assert!(gige.register(PACKET_SIZE) & 0xffff > 8000, "jumbo packets are found where they get through");
+    assert_eq!(gige.register(PACKET_SIZE) & 0xffff, 8000, "jumbo packets get through");
     gige.plug(false);
     let error = lost(camera.as_mut());
     assert!(error.needs_reopening(), "{error}");

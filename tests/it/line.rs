@@ -159,11 +159,10 @@ fn a_camera_that_fails_again_and_again_costs_its_own_line_nothing_but_time_and_t
     let failing = vec![now(), Act::Lost, now(), Act::Spoiled, now(), Act::Lost, now()];
     let (_folder, recorded) =
         record(vec![line("failing", failing), line("other", (0..25).map(|_| now()).collect())]);
-    let decisions: Vec<Decision> = recorded[0].iter().map(Verdict::decision).collect();
-    assert_eq!(
-        decisions,
-        [Decision::Ok, Decision::Ok, Decision::Uninspected, Decision::Ok, Decision::Ok],
-        "a frame that arrived in part is a part all the same"
-    );
+    // A frame that arrived in part is a part all the same; its verdict may overtake those still being looked at.
+    let mut decisions: Vec<String> =
+        recorded[0].iter().map(|verdict| verdict.decision().to_string()).collect();
+    decisions.sort();
+    assert_eq!(decisions, ["ok", "ok", "ok", "ok", "uninspected"]);
     assert_eq!(recorded[1].len(), 25);
 }
