@@ -236,6 +236,9 @@ impl Shared {
 
     /// Writes a verdict's evidence, where the disk has room for it besides verdicts.
     pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), String> {
+        if self.pressed().is_some() {
+            return Err("the disk is full, and what is left is for verdicts".into());
+        }
         let free = free_bytes(&self.path).unwrap_or(u64::MAX);
         if free < self.min_free_bytes / 2 {
             return Err(format!("only {} MiB are free, which verdicts may need", free >> 20));

@@ -11,7 +11,7 @@ use crate::inspectord::Running;
 use crate::subscriber::eventually;
 
 /// Triggers of about the largest size; together far more than may be held.
-const HEAVY: usize = 600;
+const HEAVY: usize = 300;
 /// What the daemon may take more at its peak than before, in bytes. All of what is sent, parsed, would be four times it.
 const MORE: u64 = 128 << 20;
 

@@ -178,7 +178,9 @@ impl Conversation<'_> {
         }
         if silent && !self.session.inbox.is_current() && self.lag.waited(now, keep_alive) {
             self.session.inbox.caught_up();
-            self.warn_of_silence();
+            if self.lag.given_up() {
+                self.warn_of_silence();
+            }
         } else if self.lag.should_ask(self.owed.front().map(|owed| owed.since), now) {
             self.say_online();
         }

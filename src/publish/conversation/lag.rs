@@ -38,14 +38,20 @@ impl Lag {
 
     /// It came back; `true` if that was prompt, so that nothing is being held back.
     pub(super) fn came_back(&mut self, now: Instant) -> bool {
-        let prompt = !self.overdue(now);
+        let prompt = !self.waited(now, PATIENCE);
         *self = Self { out: false, acknowledged: None, hears: true };
         prompt
     }
 
-    /// Whether the broker is holding it back.
+    /// Whether the broker is holding it back; where none has ever come back, that cannot be told.
     pub(super) fn overdue(&self, now: Instant) -> bool {
-        self.waited(now, PATIENCE)
+        self.hears && self.waited(now, PATIENCE)
+    }
+
+    /// It will not come back. Whether that is so of all of them, as far as is known.
+    pub(super) fn given_up(&mut self) -> bool {
+        (self.out, self.acknowledged) = (false, None);
+        !self.hears
     }
 
     /// Whether it has been held back for longer than `limit`.
@@ -80,6 +86,11 @@ mod tests {
     #[test]
     fn a_status_that_is_withheld_means_that_others_are_too() {
         let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        lag.acknowledged(start);
+        assert!(lag.waited(start + 1001 * MS, PATIENCE));
+        assert!(!lag.overdue(start + 1001 * MS), "perhaps nobody may hear it");
+        assert!(!lag.came_back(start + 1001 * MS));
         lag.asked();
         lag.acknowledged(start);
         assert!(lag.overdue(start + 1001 * MS));
