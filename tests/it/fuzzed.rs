@@ -116,7 +116,7 @@ fn no_recorded_verdict_names_evidence_outside_the_store() {
 #[test]
 fn no_forged_bundle_is_believed() {
     let folder = tempfile::tempdir().unwrap();
-    let architecture = Architecture::new(PdnSize::Tiny, Size::new(64, 64)).unwrap();
+    let architecture = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
     untrained::model(&architecture, 1).save(&folder.path().join("model")).unwrap();
     let read = |name: &str| fs::read(folder.path().join("model").join(name)).unwrap();
     let (manifest, tensors) = (read("manifest.json"), read("model.safetensors"));

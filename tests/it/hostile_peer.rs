@@ -11,9 +11,9 @@ use crate::inspectord::Running;
 use crate::subscriber::eventually;
 
 /// Triggers of about the largest size; together far more than may be held.
-const HEAVY: usize = 300;
+const HEAVY: usize = 200;
 /// What the daemon may take more at its peak than before, in bytes. All of what is sent, parsed, would be four times it.
-const MORE: u64 = 128 << 20;
+const MORE: u64 = 96 << 20;
 
 /// Every file below `folder` but the store's, with its content.
 fn files(folder: &Path, store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
