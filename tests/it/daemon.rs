@@ -270,7 +270,8 @@ async fn a_golden_part_with_the_wrong_verdict_stands_in_the_cameras_state_until_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_storm_gets_exactly_one_verdict_each() {
     let floor = Floor::new().await;
-    floor.simulated("trigger = \"software\"");
+    // However slow the machine, those that wait get their frame.
+    floor.simulated("trigger = \"software\"\npatience_ms = 600000");
     let subscriber = floor.subscribe().await;
     let daemon = floor.start(&[]);
     subscriber.wait_until("/state", |state| state["state"] == "up").await;
