@@ -53,8 +53,12 @@ struct Box {
 impl Box {
     async fn new(retrain: &str) -> Self {
         let b = Self { folder: tempfile::tempdir().unwrap(), broker: Mosquitto::start(Access::Open).await };
-        for folder in ["in", "normals"] {
+        for folder in ["in", "normals", "others"] {
             fs::create_dir(b.path(folder)).unwrap();
+        }
+        // Two pictures of anything else, for tests that need not wait until some are made up.
+        for n in 0..2 {
+            drop_in(&b.path("others"), &format!("{n}.png"), &normal_part(LINE + 1, n, SIZE));
         }
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         fs::write(
@@ -142,7 +146,7 @@ fn kill(pid: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_in_the_middle() {
     let floor =
-        Box::new("new_samples = 8\nsteps = 4\ncheckpoint_seconds = 0\nmargin = 1.0\nthreads = 2\nfalse_positive_rate = 0.02").await;
+        Box::new("new_samples = 8\npenalty = \"others\"\nlearning_rate = 0.0001\nsteps = 4\ncheckpoint_seconds = 0\nmargin = 1.0\nthreads = 2\nfalse_positive_rate = 0.02").await;
     for (name, picture) in parts("old", 100..116, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
     }
@@ -221,7 +225,10 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_lost() {
-    let floor = Box::new("new_samples = 0\nquiet_minutes = 0\nsteps = 1\nmargin = 1.0\nthreads = 2").await;
+    let floor = Box::new(
+        "new_samples = 0\nquiet_minutes = 0\npenalty = \"others\"\nsteps = 1\nmargin = 1.0\nthreads = 2",
+    )
+    .await;
     for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
     }
