@@ -61,6 +61,7 @@ impl Layout {
     }
 
     /// The picture of `size` whose colours `pixel` gives, as this layout has it.
+    #[cfg(feature = "genicam")]
     pub(crate) fn write(self, size: (u32, u32), pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
         let places = || (0..size.1).flat_map(|y| (0..size.0).map(move |x| (x, y)));
         match self {
@@ -93,11 +94,13 @@ impl Layout {
 }
 
 /// A sample of `bits` whose upper eight are `value`; what is below them must not matter.
+#[cfg(feature = "genicam")]
 fn deep(value: u8, bits: u32, noise: u32) -> u16 {
     let low = bits - 8;
     u16::from(value) << low | (noise * 5 % (1 << low)) as u16
 }
 
+#[cfg(feature = "genicam")]
 fn pack(samples: impl Iterator<Item = u16>, bits: u32, packing: Packing) -> Vec<u8> {
     let samples: Vec<u16> = samples.collect();
     match packing {
@@ -125,6 +128,7 @@ fn pack(samples: impl Iterator<Item = u16>, bits: u32, packing: Packing) -> Vec<
 }
 
 /// ITU-R BT.601, limited range.
+#[cfg(feature = "genicam")]
 fn yuv([r, g, b]: [u8; 3]) -> [u8; 3] {
     let [r, g, b] = [r, g, b].map(|v| f64::from(v) / 255.0);
     let luma = 0.299 * r + 0.587 * g + 0.114 * b;
