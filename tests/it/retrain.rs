@@ -292,6 +292,7 @@ async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go
     let daemon = floor.start();
     subscriber.wait_until("/top/state", |s| s["state"] == "up").await;
     let samples = floor.path("retrain/top/samples/normal");
+    eventually("there is a folder for samples", || samples.is_dir()).await;
     for (name, picture) in parts("new", 0..3, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&samples, &name, &picture);
     }
