@@ -99,7 +99,9 @@ impl Capture {
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
-            camera.check()?;
+            if !matches!(self.mode, CaptureMode::Free { .. }) {
+                camera.check()?;
+            }
             if opened.elapsed() > LONGEST_RETRY {
                 backoff.reset();
             }
