@@ -1,4 +1,4 @@
-//! What each step of a training does: its learning rate, its pictures, its chance.
+//! What each step of a training does: its learning rate, what is hard, its pictures, its chance.
 //!
 //! Everything follows from the seed and the step's number, so that a resumed training needs no generator's state.
 //! Not here: the doing (`trainer`).
@@ -7,9 +7,17 @@ use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::loss::HARD_SHARE;
+
 /// Share of the steps after which the learning rate falls to a tenth.
 const DECAY_AFTER: f64 = 0.95;
 const DECAY: f64 = 0.1;
+/// The share of the student's errors that are hard at first: with the paper's alone, a student far from the teacher
+/// mends its few worst errors and leaves the rest for thousands of steps.
+const HARD_SHARE_AT_FIRST: f64 = 0.1;
+/// The paper's share is reached after so many of the steps, and after [`LONGEST_APPROACH`] at most.
+const APPROACH: f64 = 0.6;
+const LONGEST_APPROACH: f64 = 6000.0;
 
 /// What chance is asked for; each has a stream of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +45,28 @@ pub struct Schedule {
     pub learning_rate: f64,
 }
 
+/// How fast a step learns, and from what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Adam's.
+    pub learning_rate: f64,
+    /// The share of the student's errors that are hard.
+    pub hard_share: f64,
+}
+
 impl Schedule {
+    /// The pace of `step`, counted from 0.
+    pub fn pace(&self, step: u64) -> Pace {
+        Pace { learning_rate: self.learning_rate(step), hard_share: self.hard_share(step) }
+    }
+
+    /// The share of the student's errors that are hard in `step`, counted from 0: falls geometrically to the paper's.
+    pub fn hard_share(&self, step: u64) -> f64 {
+        let approach = (self.steps as f64 * APPROACH).min(LONGEST_APPROACH);
+        let done = (step as f64 / approach).min(1.0);
+        HARD_SHARE_AT_FIRST * (HARD_SHARE / HARD_SHARE_AT_FIRST).powf(done)
+    }
+
     /// The learning rate of `step`, counted from 0: a tenth after 95 % of the steps.
     pub fn learning_rate(&self, step: u64) -> f64 {
         let decay_at = ((self.steps as f64 * DECAY_AFTER) as u64).max(1);
@@ -75,6 +104,19 @@ mod tests {
         assert_eq!(SCHEDULE.learning_rate(949), 1e-4);
         assert!((SCHEDULE.learning_rate(950) - 1e-5).abs() < 1e-18);
         assert_eq!(Schedule { steps: 1, ..SCHEDULE }.learning_rate(0), 1e-4);
+    }
+
+    #[test]
+    fn many_errors_are_hard_at_first_and_the_papers_few_in_the_end() {
+        assert_eq!(SCHEDULE.hard_share(0), HARD_SHARE_AT_FIRST);
+        assert!((SCHEDULE.hard_share(300) - 0.01).abs() < 1e-12);
+        assert!((599..1000).all(|step| (SCHEDULE.hard_share(step) / HARD_SHARE - 1.0).abs() < 0.01));
+        let papers = Schedule { steps: 70_000, ..SCHEDULE };
+        assert!(papers.hard_share(3000) > HARD_SHARE);
+        assert!((papers.hard_share(6000) / HARD_SHARE - 1.0).abs() < 1e-9);
+        assert!((0..1000).all(|step| SCHEDULE.hard_share(step) >= SCHEDULE.hard_share(step + 1)));
+        let short = Schedule { steps: 1, ..SCHEDULE };
+        assert_eq!(short.hard_share(0), HARD_SHARE_AT_FIRST);
     }
 
     #[test]
