@@ -3,8 +3,9 @@
 //! Log messages are constant and values are fields. Not here: the metrics page (`web`).
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,11 +27,20 @@ pub fn init(default_filter: &str) {
     let _already_set = match Journal::behind_stderr() {
         Some(journal) => registry.with(journal).try_init(),
         None => {
-            let colours = std::io::stderr().is_terminal();
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+            let stderr = std::io::stderr;
+            let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(colours(&stderr()));
             registry.with(lines.with_target(false)).try_init()
         }
     };
+}
+
+/// Whether `stream` shows colours and whoever looks at it wants them: `NO_COLOR`, set to anything, says no (no-color.org).
+pub fn colours(stream: &impl IsTerminal) -> bool {
+    may_colour(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
+}
+
+fn may_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// An error with all its causes on one line.
@@ -121,6 +131,15 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_readers_want_them() {
+        for (terminal, no_color, may) in
+            [(true, None, true), (true, Some(""), true), (true, Some("1"), false), (false, None, false)]
+        {
+            assert_eq!(may_colour(terminal, no_color.map(OsStr::new)), may, "{terminal} {no_color:?}");
+        }
+    }
 
     #[test]
     fn a_histogram_counts_what_is_at_its_bound_below_it() {

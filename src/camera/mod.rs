@@ -117,7 +117,7 @@ pub trait Camera: Send {
     }
 
     /// Whether it still delivers; asked now and then while nobody wants a frame, so that a camera that is lost between
-    /// two triggers is opened again before the next.
+    /// two triggers is opened again before the next. Frames that wait may be let go of.
     ///
     /// # Errors
     /// [`CameraError::Lost`] if it does not.

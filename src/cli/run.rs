@@ -100,7 +100,8 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
         };
         let trained_with = model.manifest().training.view.as_ref();
         if let Some(trained_with) = trained_with.filter(|trained| sees.as_ref() != Some(trained)) {
-            warn!(camera = %line, trained_with, ?sees, "the model was trained with another view than the camera has");
+            let sees = sees.as_deref().unwrap_or("pictures whole and as they are");
+            warn!(camera = %line, trained_with, sees, "the model was trained with another view than the camera has");
         }
         let mut detector = Detector::open(model, &inference)?;
         if let Some(threshold) = threshold {

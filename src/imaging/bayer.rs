@@ -3,29 +3,27 @@
 //! In: rows of 8-bit samples. Out: interleaved RGB rows. Bilinear because it invents no detail: sharper methods draw
 //! false edges where a part has none, and the networks would learn them. White balance is the camera's.
 //!
-//! Rows are mixed in blocks of as many pixels as fill the widest registers, without a branch inside, so that the compiler
-//! makes vector instructions of them, for whichever the processor has: twenty times as fast as pixel by pixel.
+//! Rows are mixed in blocks without a branch inside: twenty times as fast as pixel by pixel.
 
+use super::blocks::{BLOCK, interleave};
 use super::samples;
 use crate::frame::{Mosaic, Samples, Size};
 
-/// Appends the picture of `size` whose rows `line` delivers to `rgb`.
+/// Writes the picture of `size` whose rows `line` delivers to `rgb`.
 pub(super) fn demosaic<'a>(
     size: Size,
     mosaic: Mosaic,
     samples: Samples,
     line: impl Fn(usize) -> &'a [u8],
-    rgb: &mut Vec<u8>,
+    rgb: &mut [u8],
 ) {
     let (width, height) = (size.width as usize, size.height as usize);
     let mut rows = Rows { rows: [(); 3].map(|()| vec![0; width + 2]), samples, width };
     let mirrored = |y: usize| if y < height { y } else { (2 * height).saturating_sub(y + 2) };
     rows.load(0, line(mirrored(height.min(2) - 1)));
     rows.load(1, line(0));
-    let start = rgb.len();
-    rgb.resize(start + 3 * width * height, 0);
     let processor = pulp::Arch::new();
-    for (y, out) in rgb[start..].chunks_exact_mut(3 * width).enumerate() {
+    for (y, out) in rgb.chunks_exact_mut(3 * width).enumerate() {
         rows.load(2, line(mirrored(y + 1)));
         // Odd rows have the pattern's second row.
         let odd = y % 2 == 1;
@@ -47,15 +45,12 @@ impl Rows {
     fn load(&mut self, at: usize, line: &[u8]) {
         let row = &mut self.rows[at];
         let width = self.width;
-        row[1..=width].copy_from_slice(&samples::row(line, self.samples));
+        samples::unpack(line, self.samples, &mut row[1..=width]);
         // The neighbour's mirror image has the colour of the missing sample.
         row[0] = row[width.min(2)];
         row[width + 1] = row[width.max(2) - 1];
     }
 }
-
-/// Pixels that are mixed at once: an even number, so that every block begins with the same colour.
-const BLOCK: usize = 64;
 
 /// One row to be mixed into `out`.
 struct Mix<'a> {
@@ -69,7 +64,10 @@ struct Mix<'a> {
     out: &'a mut [u8],
 }
 
-impl<'a> pulp::NullaryFnOnce for Mix<'a> {
+/// Of a row, a block's samples to the left of its pixels, at them, and to the right of them.
+type Part<'a> = [&'a [u8; BLOCK]; 3];
+
+impl pulp::NullaryFnOnce for Mix<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -79,34 +77,35 @@ impl<'a> pulp::NullaryFnOnce for Mix<'a> {
         for (x, green) in green.iter_mut().enumerate() {
             *green = if (x % 2 == 0) == green_first { 0xff } else { 0 };
         }
+        let (blocks, rest) = out.as_chunks_mut();
         let mut at = 0;
-        let mut blocks = out.chunks_exact_mut(3 * BLOCK);
-        for block in blocks.by_ref() {
-            let part = |row: &'a [u8]| -> [&'a [u8]; 3] { [0, 1, 2].map(|left| &row[at + left..][..BLOCK]) };
-            mix(part(above), part(here), part(below), (&green, red), block);
+        for block in blocks {
+            let rows = [above, here, below].map(|row| part(&row[at..]));
+            mix(rows, (&green, red), block);
             at += BLOCK;
         }
-        let rest = blocks.into_remainder();
-        let mut padded = [[0; BLOCK + 2]; 3];
-        for (to, row) in padded.iter_mut().zip([above, here, below]) {
-            to[..row.len() - at].copy_from_slice(&row[at..]);
+        if !rest.is_empty() {
+            let mut padded = [[0; BLOCK + 2]; 3];
+            for (to, row) in padded.iter_mut().zip([above, here, below]) {
+                to[..row.len() - at].copy_from_slice(&row[at..]);
+            }
+            let mut block = [0; 3 * BLOCK];
+            mix(padded.each_ref().map(|row| part(row)), (&green, red), &mut block);
+            rest.copy_from_slice(&block[..rest.len()]);
         }
-        let part = |row: usize| [0, 1, 2].map(|left| &padded[row][left..][..BLOCK]);
-        let mut block = [0; 3 * BLOCK];
-        mix(part(0), part(1), part(2), (&green, red), &mut block);
-        rest.copy_from_slice(&block[..rest.len()]);
     }
 }
 
-/// Mixes one block. Of each row there are the samples to the left of its pixels, at them, and to the right of them.
+/// The samples of the block that `row` begins with.
 #[inline(always)]
-fn mix(
-    above: [&[u8]; 3],
-    here: [&[u8]; 3],
-    below: [&[u8]; 3],
-    (green, red): (&[u8; BLOCK], bool),
-    out: &mut [u8],
-) {
+fn part(row: &[u8]) -> Part<'_> {
+    [0, 1, 2]
+        .map(|left| row[left..].first_chunk().expect("a row is two longer than its blocks: this is a bug"))
+}
+
+/// Mixes one block.
+#[inline(always)]
+fn mix([above, here, below]: [Part; 3], (green, red): (&[u8; BLOCK], bool), out: &mut [u8; 3 * BLOCK]) {
     let mean = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8;
     let mean4 = |v: [u8; 4]| ((v.into_iter().map(u16::from).sum::<u16>() + 2) >> 2) as u8;
     // The row's own other colour, green, and the colour of the rows above and below.
@@ -119,9 +118,7 @@ fn mix(
         opposite[x] = pick(mean(above[1][x], below[1][x]), corners);
     }
     let (first, last) = if red { (&own, &opposite) } else { (&opposite, &own) };
-    for (x, pixel) in out.chunks_exact_mut(3).enumerate() {
-        pixel.copy_from_slice(&[first[x], middle[x], last[x]]);
-    }
+    interleave([first, &middle, last], out);
 }
 
 #[cfg(test)]
@@ -182,7 +179,7 @@ mod tests {
             let size = Size::new(width, height);
             let samples: Vec<u8> = (0..size.pixels()).map(|i| (i * 97 % 251) as u8).collect();
             for mosaic in MOSAICS {
-                let mut rgb = Vec::new();
+                let mut rgb = vec![0; samples.len() * 3];
                 let row = |y: usize| &samples[y * width as usize..][..width as usize];
                 demosaic(size, mosaic, Samples::U8, row, &mut rgb);
                 assert_eq!(rgb, slow(size, mosaic, &samples), "{size} {mosaic:?}");
@@ -196,7 +193,7 @@ mod tests {
         for mosaic in MOSAICS {
             let of = |i: i64| [200, 120, 40][colour(mosaic, i % 6, i / 6)];
             let samples: Vec<u8> = (0..24).map(of).collect();
-            let mut rgb = Vec::new();
+            let mut rgb = vec![0; 24 * 3];
             demosaic(size, mosaic, Samples::U8, |y| &samples[6 * y..][..6], &mut rgb);
             assert!(rgb.chunks_exact(3).all(|p| p == [200, 120, 40]), "{mosaic:?}");
         }

@@ -5,6 +5,7 @@
 
 mod appearance;
 mod bayer;
+mod blocks;
 mod canvas;
 mod decode;
 mod encode;

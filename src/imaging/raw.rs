@@ -3,8 +3,7 @@
 //! YUV is read as V4L2 defines its default for webcams (UVC, sRGB): ITU-R BT.601 with limited range, black at 16 and
 //! white at 235. Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
 
-use std::borrow::Cow;
-
+use super::blocks::{self, BLOCK, Kernel, interleave};
 use super::decode::DecodeError;
 use super::{bayer, samples};
 use crate::frame::{Picture, PixelFormat, Size, check_picture_size};
@@ -20,67 +19,113 @@ pub(super) fn decode(
     let row = check_layout(size, format, stride, bytes.len()).map_err(malformed)?;
     let (width, height) = (size.width as usize, size.height as usize);
     let line = |y: usize| &bytes[y * stride..y * stride + row];
-    let bytes_of_rgb = size.pixels() as usize * 3;
-    if let PixelFormat::Bayer(mosaic, samples) = format {
-        let mut rgb = Vec::with_capacity(bytes_of_rgb);
-        bayer::demosaic(size, mosaic, samples, line, &mut rgb);
-        return Ok(Picture::new(size, rgb)?);
-    }
-    let (mut rgb, processor) = (vec![0; bytes_of_rgb], pulp::Arch::new());
-    for (y, out) in rgb.chunks_exact_mut(3 * width).enumerate() {
-        let line = match format {
-            PixelFormat::Mono(samples) => samples::row(line(y), samples),
-            _ => Cow::Borrowed(line(y)),
-        };
-        let chroma = match format {
-            PixelFormat::Nv12 => &bytes[(height + y / 2) * stride..][..width],
-            _ => &[],
-        };
-        processor.dispatch(Row { format, line: &line, chroma, out });
+    let mut rgb = vec![0; size.pixels() as usize * 3];
+    let rows = rgb.chunks_exact_mut(3 * width).enumerate();
+    match format {
+        PixelFormat::Bayer(mosaic, samples) => bayer::demosaic(size, mosaic, samples, line, &mut rgb),
+        PixelFormat::Mono(samples) => {
+            let mut grey = vec![0; width];
+            rows.for_each(|(y, out)| {
+                samples::unpack(line(y), samples, &mut grey);
+                blocks::each(&grey, out, Grey);
+            });
+        }
+        PixelFormat::Rgb8 => rows.for_each(|(y, out)| out.copy_from_slice(line(y))),
+        PixelFormat::Bgr8 => rows.for_each(|(y, out)| blocks::each(line(y), out, Bgr)),
+        PixelFormat::Yuyv => rows.for_each(|(y, out)| blocks::each(line(y), out, Yuyv)),
+        PixelFormat::Uyvy => rows.for_each(|(y, out)| blocks::each(line(y), out, Uyvy)),
+        PixelFormat::Nv12 => rows.for_each(|(y, out)| {
+            let chroma = &bytes[(height + y / 2) * stride..][..width];
+            blocks::each(line(y), out, Nv12 { chroma });
+        }),
     }
     Ok(Picture::new(size, rgb)?)
 }
 
-/// One row to be written as RGB; loops without branches, of which the compiler makes vector instructions.
-struct Row<'a> {
-    format: PixelFormat,
-    line: &'a [u8],
-    /// The row of colours that goes with it, where they have a plane of their own.
-    chroma: &'a [u8],
-    out: &'a mut [u8],
+struct Grey;
+
+impl Kernel<BLOCK, { 3 * BLOCK }> for Grey {
+    #[inline(always)]
+    fn block(&mut self, grey: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        interleave([grey; 3], out);
+    }
 }
 
-impl pulp::NullaryFnOnce for Row<'_> {
-    type Output = ();
+struct Bgr;
 
+impl Kernel<{ 3 * BLOCK }, { 3 * BLOCK }> for Bgr {
     #[inline(always)]
-    fn call(self) {
-        let Self { format, line, chroma, out } = self;
-        match format {
-            PixelFormat::Mono(_) => {
-                out.chunks_exact_mut(3).zip(line).for_each(|(to, &v)| to.copy_from_slice(&[v; 3]));
-            }
-            // Has been demosaiced already.
-            PixelFormat::Bayer(..) => {}
-            PixelFormat::Rgb8 => out.copy_from_slice(line),
-            PixelFormat::Bgr8 => {
-                let pixels = out.chunks_exact_mut(3).zip(line.chunks_exact(3));
-                pixels.for_each(|(to, p)| to.copy_from_slice(&[p[2], p[1], p[0]]));
-            }
-            PixelFormat::Yuyv => {
-                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(4));
-                pairs.for_each(|(to, p)| to.copy_from_slice(&yuv_pair([p[0], p[2]], p[1], p[3])));
-            }
-            PixelFormat::Uyvy => {
-                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(4));
-                pairs.for_each(|(to, p)| to.copy_from_slice(&yuv_pair([p[1], p[3]], p[0], p[2])));
-            }
-            PixelFormat::Nv12 => {
-                let pairs = out.chunks_exact_mut(6).zip(line.chunks_exact(2)).zip(chroma.chunks_exact(2));
-                pairs.for_each(|((to, l), c)| to.copy_from_slice(&yuv_pair([l[0], l[1]], c[0], c[1])));
-            }
+    fn block(&mut self, from: &[u8; 3 * BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        for (to, [b, g, r]) in out.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+            *to = [*r, *g, *b];
         }
     }
+}
+
+struct Yuyv;
+
+impl Kernel<{ 2 * BLOCK }, { 3 * BLOCK }> for Yuyv {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; 2 * BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        let [luma, chroma] = halves(from);
+        yuv(&luma, &chroma, out);
+    }
+}
+
+struct Uyvy;
+
+impl Kernel<{ 2 * BLOCK }, { 3 * BLOCK }> for Uyvy {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; 2 * BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        let [chroma, luma] = halves(from);
+        yuv(&luma, &chroma, out);
+    }
+}
+
+struct Nv12<'a> {
+    /// The colours that go with the rest of the row.
+    chroma: &'a [u8],
+}
+
+impl Kernel<BLOCK, { 3 * BLOCK }> for Nv12<'_> {
+    #[inline(always)]
+    fn block(&mut self, luma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        let (next, rest) = self.chroma.split_at(BLOCK.min(self.chroma.len()));
+        self.chroma = rest;
+        let mut chroma = [0; BLOCK];
+        chroma[..next.len()].copy_from_slice(next);
+        yuv(luma, &chroma, out);
+    }
+}
+
+/// The bytes at even and at odd places.
+#[inline(always)]
+fn halves(bytes: &[u8; 2 * BLOCK]) -> [[u8; BLOCK]; 2] {
+    let mut halves = [[0; BLOCK]; 2];
+    for (x, pair) in bytes.as_chunks::<2>().0.iter().enumerate() {
+        (halves[0][x], halves[1][x]) = (pair[0], pair[1]);
+    }
+    halves
+}
+
+/// A block whose pixels share their chroma, U V, in pairs; in 16-bit fixed point.
+#[inline(always)]
+fn yuv(luma: &[u8; BLOCK], chroma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
+    let (mut u, mut v) = ([0; BLOCK], [0; BLOCK]);
+    for (x, pair) in chroma.as_chunks::<2>().0.iter().enumerate() {
+        [u[2 * x], u[2 * x + 1]] = [pair[0]; 2];
+        [v[2 * x], v[2 * x + 1]] = [pair[1]; 2];
+    }
+    let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
+    let clip = |value: i32| (value >> 16).clamp(0, 255) as u8;
+    for x in 0..BLOCK {
+        let (u, v) = (i32::from(u[x]) - 128, i32::from(v[x]) - 128);
+        let luma = 76_309 * (i32::from(luma[x]) - 16) + (1 << 15);
+        red[x] = clip(luma + 104_597 * v);
+        green[x] = clip(luma - 25_675 * u - 53_279 * v);
+        blue[x] = clip(luma + 132_201 * u);
+    }
+    interleave([&red, &green, &blue], out);
 }
 
 /// The bytes of a row, if `got` bytes hold the whole frame.
@@ -109,16 +154,6 @@ fn check_layout(size: Size, format: PixelFormat, stride: usize, got: usize) -> R
         Some(expected) => Err(format!("it needs {expected} bytes and has {got}")),
         None => Err(format!("its rows start every {stride} bytes, beyond any memory")),
     }
-}
-
-/// Two pixels that share their chroma, in 16-bit fixed point.
-#[inline(always)]
-fn yuv_pair(luma: [u8; 2], u: u8, v: u8) -> [u8; 6] {
-    let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
-    let (red, green, blue) = (104_597 * v, -25_675 * u - 53_279 * v, 132_201 * u);
-    let [a, b] = luma.map(|y| 76_309 * (i32::from(y) - 16) + (1 << 15));
-    let clip = |value: i32| (value >> 16).clamp(0, 255) as u8;
-    [clip(a + red), clip(a + green), clip(a + blue), clip(b + red), clip(b + green), clip(b + blue)]
 }
 
 #[cfg(test)]
@@ -155,6 +190,40 @@ mod tests {
         );
         assert_eq!(nv12[..3], nv12[9..12]);
         assert_eq!((&nv12[12..15], &nv12[18..21]), (&[255, 255, 255][..], &[0, 0, 0][..]));
+    }
+
+    /// The definition: BT.601, limited range.
+    fn colour(luma: u8, u: u8, v: u8) -> [u8; 3] {
+        let (y, u, v) = (1.164_383 * (f64::from(luma) - 16.0), f64::from(u) - 128.0, f64::from(v) - 128.0);
+        [y + 1.596_027 * v, y - 0.391_762 * u - 0.812_968 * v, y + 2.017_232 * u]
+            .map(|c| c.round().clamp(0.0, 255.0) as u8)
+    }
+
+    #[test]
+    fn rows_of_any_length_have_each_pixel_its_own_colour() {
+        let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 9) as u8;
+        for width in [2, 62, 64, 66, 190] {
+            let luma: Vec<u8> = (0..width).map(noise).collect();
+            let chroma: Vec<u8> = (500..500 + width).map(noise).collect();
+            let pixel = |x: usize| colour(luma[x], chroma[x & !1], chroma[x | 1]);
+            let expected: Vec<u8> = (0..width).flat_map(pixel).collect();
+            let mixed = |first: &[u8], second: &[u8]| -> Vec<u8> {
+                first.iter().zip(second).flat_map(|(a, b)| [*a, *b]).collect()
+            };
+            let one = Size::new(width as u32, 1);
+            let yuyv = rgb(one, PixelFormat::Yuyv, 2 * width, &mixed(&luma, &chroma));
+            let far = yuyv.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(far <= Some(1), "{width}: {far:?}");
+            assert_eq!(rgb(one, PixelFormat::Uyvy, 2 * width, &mixed(&chroma, &luma)), yuyv, "{width}");
+            let planes = [&*luma, &luma, &chroma].concat();
+            let nv12 = rgb(Size::new(width as u32, 2), PixelFormat::Nv12, width, &planes);
+            assert_eq!(nv12, yuyv.repeat(2), "{width}");
+            let grey: Vec<u8> = luma.iter().flat_map(|v| [*v; 3]).collect();
+            assert_eq!(rgb(one, MONO8, width, &luma), grey, "{width}");
+            let turned: Vec<u8> = grey.iter().zip(0..).map(|(v, i)| v.wrapping_add(i as u8)).collect();
+            let bgr = rgb(one, PixelFormat::Bgr8, 3 * width, &turned);
+            assert!(bgr.chunks_exact(3).zip(turned.chunks_exact(3)).all(|(a, b)| a == [b[2], b[1], b[0]]));
+        }
     }
 
     #[test]

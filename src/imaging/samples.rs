@@ -2,26 +2,68 @@
 //!
 //! The networks read eight bits, and monotonic cutting keeps a part's look the same whatever depth its camera is set to.
 
-use std::borrow::Cow;
-
+use super::blocks::{self, BLOCK, Kernel};
 use crate::frame::Samples;
 
-/// The samples of one row. `row` has whole groups, as [`Samples::group`] counts them.
-pub(super) fn row(row: &[u8], samples: Samples) -> Cow<'_, [u8]> {
-    let wide = |shift: u32| {
-        row.chunks_exact(2).map(|b| (u16::from_le_bytes([b[0], b[1]]) >> shift).min(255) as u8).collect()
-    };
+/// Writes the samples of one row to `out`, a byte each. `row` has whole groups, as [`Samples::group`] counts them, of as many
+/// samples as `out` has bytes.
+pub(super) fn unpack(row: &[u8], samples: Samples, out: &mut [u8]) {
     match samples {
-        Samples::U8 => Cow::Borrowed(row),
-        Samples::U10 => wide(2),
-        Samples::U12 => wide(4),
-        Samples::U16 => wide(8),
-        Samples::U10Packed | Samples::U12Packed => row.chunks_exact(3).flat_map(|b| [b[0], b[2]]).collect(),
-        Samples::U12p => row.chunks_exact(3).flat_map(|b| [b[0] >> 4 | b[1] << 4, b[2]]).collect(),
-        Samples::U10p => row
-            .chunks_exact(5)
-            .flat_map(|b| [b[0] >> 2 | b[1] << 6, b[1] >> 4 | b[2] << 4, b[2] >> 6 | b[3] << 2, b[4]])
-            .collect(),
+        Samples::U8 => out.copy_from_slice(row),
+        Samples::U10 => blocks::each(row, out, Wide(2)),
+        Samples::U12 => blocks::each(row, out, Wide(4)),
+        Samples::U16 => blocks::each(row, out, Wide(8)),
+        Samples::U10Packed | Samples::U12Packed => blocks::each(row, out, Packed),
+        Samples::U12p => blocks::each(row, out, TwelveBits),
+        Samples::U10p => blocks::each(row, out, TenBits),
+    }
+}
+
+/// Two bytes a sample, of which so many lowest bits are cut off.
+struct Wide(u32);
+
+impl Kernel<{ 2 * BLOCK }, BLOCK> for Wide {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; 2 * BLOCK], out: &mut [u8; BLOCK]) {
+        for (to, pair) in out.iter_mut().zip(from.as_chunks().0) {
+            *to = (u16::from_le_bytes(*pair) >> self.0).min(255) as u8;
+        }
+    }
+}
+
+/// Three bytes for two samples, with their high bits outside.
+struct Packed;
+
+impl Kernel<{ BLOCK / 2 * 3 }, BLOCK> for Packed {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; BLOCK / 2 * 3], out: &mut [u8; BLOCK]) {
+        for (to, [first, _, second]) in out.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+            *to = [*first, *second];
+        }
+    }
+}
+
+/// Two samples in three bytes, lowest bits first.
+struct TwelveBits;
+
+impl Kernel<{ BLOCK / 2 * 3 }, BLOCK> for TwelveBits {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; BLOCK / 2 * 3], out: &mut [u8; BLOCK]) {
+        for (to, [a, b, c]) in out.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+            *to = [a >> 4 | b << 4, *c];
+        }
+    }
+}
+
+/// Four samples in five bytes, lowest bits first.
+struct TenBits;
+
+impl Kernel<{ BLOCK / 4 * 5 }, BLOCK> for TenBits {
+    #[inline(always)]
+    fn block(&mut self, from: &[u8; BLOCK / 4 * 5], out: &mut [u8; BLOCK]) {
+        for (to, [a, b, c, d, e]) in out.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+            *to = [a >> 2 | b << 6, b >> 4 | c << 4, c >> 6 | d << 2, *e];
+        }
     }
 }
 
@@ -55,6 +97,13 @@ mod tests {
         values.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 
+    fn row(bytes: &[u8], samples: Samples) -> Vec<u8> {
+        let (count, size) = samples.group();
+        let mut out = vec![0; bytes.len() / size * count];
+        unpack(bytes, samples, &mut out);
+        out
+    }
+
     #[test]
     fn every_packing_yields_the_high_bits_of_its_samples() {
         let deep: Vec<u16> = (0..4096).collect();
@@ -70,9 +119,14 @@ mod tests {
             (wide(&[0xabcd]), Samples::U16, vec![0xab]),
             (vec![1, 2, 3], Samples::U8, vec![1, 2, 3]),
         ] {
-            assert_eq!(*row(&bytes, samples), expected, "{samples:?}");
+            assert_eq!(row(&bytes, samples), expected, "{samples:?}");
+        }
+        // Rows that do not fill their last block.
+        for count in [2, 62, 66, 190] {
+            let some = &deep[4096 - count..];
+            assert_eq!(row(&stream(some, 12), Samples::U12p), high(some, 4), "{count}");
         }
         // Bits beyond the depth that a camera claims are clipped, not wrapped.
-        assert_eq!(*row(&[0xff, 0xff], Samples::U10), [255]);
+        assert_eq!(row(&[0xff, 0xff], Samples::U10), [255]);
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
+use super::opening;
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Decided, Part};
 use super::timer::Timer;
@@ -38,7 +39,6 @@ const RECENT_SOURCES: usize = 1024;
 /// The stage and everything it owns.
 pub(crate) struct Capture {
     pub(crate) camera: CameraId,
-    pub(crate) open: OpenCamera,
     pub(crate) mode: CaptureMode,
     pub(crate) views: Views,
     /// Files that have a verdict on disk, asked for whenever the camera is opened.
@@ -50,31 +50,42 @@ pub(crate) struct Capture {
     pub(crate) shutdown: Shutdown,
 }
 
+/// What outlasts a camera's being lost.
+struct Past {
+    backoff: Backoff,
+    recent: Recent,
+    timer: Option<Timer>,
+    /// The camera was lost, or has never opened.
+    failed: bool,
+}
+
 enum Ended {
     Stopped,
     NoMoreFrames,
 }
 
 impl Capture {
-    /// Captures until stopped or until a replay has ended.
-    pub(crate) fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut recent = Recent::default();
-        let mut timer = match self.mode {
+    /// Captures with what `open` opens until stopped or until a replay has ended.
+    pub(crate) fn run(self, mut open: OpenCamera) {
+        let timer = match self.mode {
             CaptureMode::Timed { period } => Some(Timer::new(period)),
             CaptureMode::Free { .. } | CaptureMode::Software { .. } => None,
         };
+        let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        let mut past = Past { backoff, recent: Recent::default(), timer, failed: false };
         while !self.shutdown.requested() {
-            match self.run_once(&mut backoff, &mut recent, &mut timer) {
+            match self.run_once(&mut open, &mut past) {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::NoMoreFrames) => {
                     self.health.camera_ended();
                     self.answer_without_camera("its replay has ended", None, None);
                 }
                 Err(failure) => {
-                    let pause = backoff.pause();
+                    past.failed = true;
+                    let pause = past.backoff.pause();
                     self.health.camera_failed(&failure, pause);
-                    self.answer_without_camera(&telemetry::chain(&failure), Some(pause), timer.as_mut());
+                    let why = telemetry::chain(&failure);
+                    self.answer_without_camera(&why, Some(pause), past.timer.as_mut());
                 }
             }
         }
@@ -84,22 +95,31 @@ impl Capture {
         self.health.retire(Stage::Capture);
     }
 
-    fn run_once(
-        &mut self,
-        backoff: &mut Backoff,
-        recent: &mut Recent,
-        timer: &mut Option<Timer>,
-    ) -> Result<Ended, CameraError> {
+    fn run_once(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
         let mut seen = (self.judged)();
-        seen.extend(recent.0.iter().cloned());
-        let mut camera = (self.open)(seen)?;
+        seen.extend(past.recent.0.iter().cloned());
+        let mut camera = if past.failed {
+            opening::beside(
+                &self.camera,
+                || open(seen),
+                &self.triggers,
+                |trigger| {
+                    self.answer_while_opening(trigger, past.timer.as_mut());
+                },
+            )?
+        } else {
+            open(seen)?
+        };
+        let Past { backoff, recent, timer, .. } = past;
         self.health.camera_is_up(camera.describe());
         let opened = Instant::now();
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
             self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
-            camera.check()?;
+            if !matches!(self.mode, CaptureMode::Free { .. }) {
+                camera.check()?;
+            }
             if opened.elapsed() > LONGEST_RETRY {
                 backoff.reset();
             }
@@ -255,6 +275,14 @@ impl Capture {
         self.health.counters().accepted.increment();
         if let Some(part) = self.wait_for_room(part) {
             part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
+        }
+    }
+
+    fn answer_while_opening(&self, trigger: Option<Part>, timer: Option<&mut Timer>) {
+        self.health.beat(Stage::Capture);
+        let tick = timer.and_then(|timer| self.tick(timer));
+        for part in trigger.into_iter().chain(tick) {
+            part.give_up(Reason::Camera, "the camera is down and being opened again");
         }
     }
 

@@ -17,6 +17,7 @@ mod expose;
 mod golden;
 mod inspect;
 mod models;
+mod opening;
 mod options;
 mod part;
 mod requests;
@@ -224,7 +225,6 @@ impl Pipeline {
         let (keeper, keep) = DeadlineKeeper::new();
         let capture = Capture {
             camera: camera.clone(),
-            open: open_camera,
             mode,
             views,
             judged: {
@@ -246,7 +246,7 @@ impl Pipeline {
             ("deadline", Box::new(keep)),
             ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
-            ("capture", Box::new(move || capture.run())),
+            ("capture", Box::new(move || capture.run(open_camera))),
         ];
         let mut threads = Vec::with_capacity(stages.len());
         for (stage, body) in stages {

@@ -230,6 +230,58 @@ fn a_camera_that_exposes_on_request_gives_one_frame_for_each() {
 }
 
 #[test]
+fn a_free_running_camera_that_nobody_asked_for_long_answers_the_next_trigger_with_a_new_picture() {
+    let Some(gige) = Gige::start(Order::default()) else { return };
+    let stall = Duration::from_millis(500);
+    let mut camera =
+        opened(GenicamOptions { stall_ms: stall.as_millis() as u64, rate: 50.0, ..options(&gige) });
+    frame(camera.as_mut());
+    for _ in 0..2 {
+        let idle = Instant::now();
+        // As long as it takes to count as silent, and for its buffers to be full.
+        while idle.elapsed() < 2 * stall {
+            camera.check().unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let asked = Instant::now();
+        camera.expose().unwrap();
+        let frame = frame(camera.as_mut());
+        assert!(frame.captured >= asked, "a picture from {:?} before its trigger", asked - frame.captured);
+    }
+    assert_eq!(camera.losses().missed_frames, 0, "what nobody asked for is not lost");
+}
+
+#[test]
+fn a_free_running_camera_that_goes_silent_while_nobody_asks_is_noticed() {
+    let Some(gige) = Gige::start(Order::default()) else { return };
+    let mut camera = opened(GenicamOptions { stall_ms: 500, ..options(&gige) });
+    frame(camera.as_mut());
+    gige.signal("STOP");
+    let give_up = Instant::now() + PATIENCE;
+    let error = loop {
+        match camera.check() {
+            Ok(()) => assert!(Instant::now() < give_up, "never noticed"),
+            Err(error) => break error,
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    gige.signal("CONT");
+    assert!(error.needs_reopening(), "{error}");
+}
+
+#[test]
+fn a_camera_that_exposes_on_request_and_goes_away_while_nobody_asks_is_noticed() {
+    let Some(mut gige) = Gige::start(Order::default()) else { return };
+    let mut camera = opened(GenicamOptions { expose: Exposure::Software, ..options(&gige) });
+    gige.kill();
+    let give_up = Instant::now() + PATIENCE;
+    while camera.check().is_ok() {
+        assert!(Instant::now() < give_up, "never noticed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn a_signal_on_the_cameras_line_is_a_frame_and_one_that_never_arrives_is_reported() {
     let Some(mut gige) = Gige::start(Order::default()) else { return };
     let expose = Exposure::Line("Line1".into());

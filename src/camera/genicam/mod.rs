@@ -1,8 +1,8 @@
 //! GigE Vision and USB3 Vision cameras, through Aravis.
 //!
 //! In: a camera's name and what to write into it. Out: frames with the camera's own time stamps. Free-running, the newest
-//! frame is delivered and older ones are let go; exposing by a line of its own, every frame is a part, delivered in
-//! order, and one that never arrived is reported as a bad frame, so that its part gets a verdict. A camera that goes
+//! frame is delivered and older ones are let go, also while nobody asks; exposing by a line of its own, every frame is a part,
+//! delivered in order, and one that never arrived is reported as a bad frame, so that its part gets a verdict. A camera that goes
 //! silent or away is lost, and opened and set up again by whoever asked. Owned by one capture thread; Aravis' receiving
 //! thread fills buffers beside it, and when the capture thread leaves them unread, further frames are missed and counted.
 
@@ -13,7 +13,7 @@ mod timing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aravis::prelude::*;
 use aravis::{Buffer, BufferStatus, GvStream, Stream};
@@ -23,7 +23,7 @@ use tracing::warn;
 use super::{Camera, CameraError, CameraListing, Exposure, GenicamOptions, Next};
 use crate::clock::{self, SystemClock};
 use crate::frame::{CameraId, Frame, Losses, Pixels, Size, check_picture_size};
-use timing::{CameraClock, FrameCounter};
+use timing::{Arrival, CameraClock, FrameCounter};
 
 /// Frames that may wait to be taken: a quarter of a second at 60 a second.
 const BUFFERS: usize = 16;
@@ -114,11 +114,16 @@ impl GenicamCamera {
         CameraError::BadFrame { name: self.id.to_string(), message: message.into(), origin: None }
     }
 
-    /// Whether the camera should have delivered long ago. One that waits for its line may wait for ever.
-    fn check_alive(&self) -> Result<(), CameraError> {
+    fn check_control(&self) -> Result<(), CameraError> {
         if self.control_lost.load(Ordering::Acquire) {
             return Err(self.lost("it no longer answers: look at its power and cable"));
         }
+        Ok(())
+    }
+
+    /// Whether the camera should have delivered long ago. One that waits for its line may wait for ever.
+    fn check_alive(&self) -> Result<(), CameraError> {
+        self.check_control()?;
         let silent = self.waiting_since.elapsed();
         if self.expose == Exposure::Free && silent >= self.stall {
             return Err(self.lost(format!("no frame came for {} ms", silent.as_millis())));
@@ -126,9 +131,10 @@ impl GenicamCamera {
         Ok(())
     }
 
-    /// Counts a buffer that arrived, whatever becomes of it.
-    fn note(&mut self, buffer: &Buffer) {
-        self.waiting_since = Instant::now();
+    /// Counts a buffer that arrived, whatever becomes of it, and tells when it was taken.
+    fn note(&mut self, buffer: &Buffer) -> Instant {
+        let now = Instant::now();
+        self.waiting_since = now;
         let missed = self.counter.missed_before(buffer.frame_id());
         if missed > 0 {
             self.losses.missed_frames += missed;
@@ -139,14 +145,34 @@ impl GenicamCamera {
         }
         if buffer.status() != BufferStatus::Success {
             self.losses.incomplete_frames += 1;
+            return now;
+        }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or(0);
+        self.clock.taken(Arrival::new(now, wall, buffer.timestamp(), buffer.system_timestamp()))
+    }
+
+    /// Lets go of the frames that wait, unless each of them is a part.
+    fn let_go(&mut self) {
+        if matches!(self.expose, Exposure::Line(_)) {
+            return;
+        }
+        let mut waited = 0;
+        while let Some(buffer) = self.stream.try_pop_buffer() {
+            self.note(&buffer);
+            self.stream.push_buffer(buffer);
+            waited += 1;
+        }
+        // With no buffer left to fill, frames were missed that nobody wanted.
+        if waited + 1 >= BUFFERS {
+            self.counter = FrameCounter::default();
         }
     }
 
-    /// The frame in `buffer`, which goes back to be filled again.
-    fn take(&mut self, buffer: Buffer, asked: Instant) -> Result<Next, CameraError> {
-        let arrived = Instant::now();
+    /// The frame in `buffer`, which was taken at `captured`; the buffer goes back to be filled again.
+    fn take(&mut self, buffer: Buffer, captured: Instant, asked: Instant) -> Result<Next, CameraError> {
         let frame = match buffer.status() {
-            BufferStatus::Success => self.frame(&buffer, arrived, asked),
+            BufferStatus::Success => self.frame(&buffer, captured, asked),
             BufferStatus::SizeMismatch => Err(self.lost("its frames have another size than was agreed upon")),
             BufferStatus::MissingPackets | BufferStatus::Timeout => {
                 Err(self.bad("parts of it were lost on the way: look at packet_size, cable and switch"))
@@ -157,7 +183,7 @@ impl GenicamCamera {
         frame
     }
 
-    fn frame(&mut self, buffer: &Buffer, arrived: Instant, asked: Instant) -> Result<Next, CameraError> {
+    fn frame(&self, buffer: &Buffer, captured: Instant, asked: Instant) -> Result<Next, CameraError> {
         let number = buffer.image_pixel_format().raw();
         let Some(format) = pixels::layout(number) else {
             return Err(self.lost(format!("its pixel format changed to {number:#010x}, which is not read")));
@@ -169,7 +195,6 @@ impl GenicamCamera {
             return Err(self.lost(format!("rows of {size} do not fill whole bytes: change `sensor`")));
         };
         let stride = row + usize::try_from(buffer.image_padding().0).unwrap_or(0);
-        let captured = self.clock.taken(buffer.timestamp(), arrived);
         // An exposure on request cannot have begun before it, and a trigger refuses what seems older than itself.
         let captured = match self.requested {
             Some(requested) if captured < requested && requested - captured < CLOCK_ERROR => requested,
@@ -193,26 +218,28 @@ impl Camera for GenicamCamera {
 
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError> {
         let asked = Instant::now();
-        self.check_alive()?;
+        // Not yet whether it is silent: frames may wait that nobody has asked for.
+        self.check_control()?;
         if self.owed == 0 {
             let wait = wait.as_micros().try_into().unwrap_or(u64::MAX);
             let Some(mut buffer) = self.stream.timeout_pop_buffer(wait) else {
                 return self.check_alive().map(|()| Next::Nothing);
             };
-            self.note(&buffer);
+            let mut captured = self.note(&buffer);
             while self.expose == Exposure::Free
                 && let Some(newer) = self.stream.try_pop_buffer()
             {
-                self.note(&newer);
+                captured = self.note(&newer);
                 self.stream.push_buffer(std::mem::replace(&mut buffer, newer));
             }
-            return self.take(buffer, asked);
+            return self.take(buffer, captured, asked);
         }
         self.owed -= 1;
         Err(self.bad("the camera exposed it and it never arrived: look at cable, switch and processor load"))
     }
 
     fn expose(&mut self) -> Result<(), CameraError> {
+        self.let_go();
         if self.expose != Exposure::Software {
             return Ok(());
         }
@@ -220,6 +247,11 @@ impl Camera for GenicamCamera {
         self.camera
             .software_trigger()
             .map_err(|e| self.lost(format!("it takes no software trigger: {}", e.message())))
+    }
+
+    fn check(&mut self) -> Result<(), CameraError> {
+        self.let_go();
+        self.check_alive()
     }
 
     fn losses(&self) -> Losses {

@@ -11,41 +11,90 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(10);
 /// The most frames within it that are looked at.
 const MOST_FRAMES: usize = 256;
-/// A hardware stamp that lies further from what is expected belongs to a clock that was set anew.
+/// A hardware stamp that lies further from what is expected belongs to a clock that was set anew; so does what this machine's
+/// wall clock calls older.
 const PLAUSIBLE: Duration = Duration::from_secs(5);
+/// How much later than others a frame's first packet may come. One that seems to come later still has the stamp of a clock that
+/// was set back.
+const JITTER: Duration = Duration::from_millis(20);
 
-/// Maps a camera's time stamps to the monotonic clock. A frame arrives when it was taken plus a delay that varies; the
-/// least delay of late frames is taken as the constant part, so that jitter of cable and scheduler vanishes.
+/// A frame that was taken from its queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// The camera's stamp in nanoseconds, where it has a clock.
+    pub(super) stamp: Option<u64>,
+    /// How long before `at` its first packet came, as far as this machine's wall clock can be believed.
+    pub(super) age: Option<Duration>,
+    /// When it was taken.
+    pub(super) at: Instant,
+}
+
+impl Arrival {
+    /// An arrival at `at`, when the wall clock said `now`, of a frame with the camera's stamp and the wall clock's for its first
+    /// packet; all in nanoseconds. A camera without a clock has none, or the wall clock's.
+    pub(super) fn new(at: Instant, now: u64, stamp: u64, first_packet: u64) -> Self {
+        let age = now.checked_sub(first_packet).map(Duration::from_nanos);
+        let stamp = Some(stamp).filter(|stamp| *stamp != 0 && *stamp != first_packet);
+        Self { stamp, age: age.filter(|age| first_packet != 0 && *age < PLAUSIBLE), at }
+    }
+}
+
+/// Maps a camera's time stamps to the monotonic clock, as the moments at which the frames' first packets would have come without
+/// delay: the end of the exposure and what camera and cable always take. A frame is in the program's hands after a delay that
+/// varies; the least delay of late frames is taken as the constant part, so that jitter of cable and scheduler vanishes, and what
+/// frames took at least from their first packet on is taken off.
 #[derive(Debug, Default)]
 pub(super) struct CameraClock {
     first: Option<(u64, Instant)>,
-    /// Arrivals and how much more than the first frame each was delayed, in nanoseconds.
-    delays: VecDeque<(Instant, i128)>,
+    seen: VecDeque<Seen>,
+    last: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    /// How much more than the first frame it was delayed, in nanoseconds.
+    delay: Option<i128>,
+    age: Option<Duration>,
 }
 
 impl CameraClock {
-    /// When the frame that the camera stamped with `stamp` nanoseconds and that arrived at `arrived` was taken.
-    pub(super) fn taken(&mut self, stamp: u64, arrived: Instant) -> Instant {
-        if stamp == 0 {
-            return arrived;
+    /// When the frame was taken; not before the frame that arrived before it.
+    pub(super) fn taken(&mut self, arrival: Arrival) -> Instant {
+        let Arrival { at, age, .. } = arrival;
+        let too_old = |then: Instant| at.checked_duration_since(then).is_some_and(|past| past > WINDOW);
+        while self.seen.len() == MOST_FRAMES || self.seen.front().is_some_and(|seen| too_old(seen.at)) {
+            self.seen.pop_front();
         }
-        let (first, origin) = *self.first.get_or_insert((stamp, arrived));
+        let delay = arrival.stamp.map(|stamp| self.delay(stamp, arrival));
+        self.seen.push_back(Seen { at, delay, age });
+        let late = delay.zip(self.least()).map_or(0, |(delay, least)| delay - least);
+        let late = Duration::from_nanos(u64::try_from(late).unwrap_or(0));
+        let under_way = self.seen.iter().filter_map(|seen| seen.age).min().unwrap_or_default();
+        let taken = at.checked_sub(late + under_way).unwrap_or(at);
+        let taken = self.last.map_or(taken, |last| taken.max(last)).min(at);
+        self.last = Some(taken);
+        taken
+    }
+
+    /// The delay of a frame against the first one, with which the camera's clock begins anew where it was set.
+    fn delay(&mut self, stamp: u64, Arrival { age, at, .. }: Arrival) -> i128 {
+        let (first, origin) = *self.first.get_or_insert((stamp, at));
         let camera = i128::from(stamp) - i128::from(first);
-        let host = nanoseconds(origin, arrived);
-        let delay = host - camera;
-        let expected = self.delays.back().map_or(delay, |(_, last)| *last);
-        if delay.abs_diff(expected) > PLAUSIBLE.as_nanos() || camera < 0 {
-            (self.first, self.delays) = (Some((stamp, arrived)), VecDeque::from([(arrived, 0)]));
-            return arrived;
+        let delay = nanoseconds(origin, at) - camera;
+        let last = self.seen.iter().rev().find_map(|seen| seen.delay).unwrap_or(delay);
+        let jumped = delay.abs_diff(last) > PLAUSIBLE.as_nanos();
+        let most = age.zip(self.least()).map(|(age, least)| least + (age + JITTER).as_nanos() as i128);
+        if camera < 0 || jumped || most.is_some_and(|most| delay > most) {
+            self.first = Some((stamp, at));
+            self.seen.clear();
+            return 0;
         }
-        let too_old = |at: Instant| arrived.checked_duration_since(at).is_some_and(|age| age > WINDOW);
-        while self.delays.len() == MOST_FRAMES || self.delays.front().is_some_and(|(at, _)| too_old(*at)) {
-            self.delays.pop_front();
-        }
-        self.delays.push_back((arrived, delay));
-        let least = self.delays.iter().map(|(_, delay)| *delay).min().unwrap_or(delay);
-        let late = u64::try_from(delay - least).unwrap_or(0);
-        arrived.checked_sub(Duration::from_nanos(late)).unwrap_or(arrived)
+        delay
+    }
+
+    fn least(&self) -> Option<i128> {
+        self.seen.iter().filter_map(|seen| seen.delay).min()
     }
 }
 
@@ -88,48 +137,120 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
+    /// Frames of a camera and a machine that both began some time ago.
+    struct Line {
+        clock: CameraClock,
+        origin: Instant,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            Self { clock: CameraClock::default(), origin: Instant::now() }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.origin + Duration::from_millis(ms)
+        }
+
+        /// When the frame was taken that is stamped with `stamp`, whose first packet came at `first` and that was fetched at `at`.
+        fn frame(&mut self, stamp: u64, first: u64, at: u64) -> Instant {
+            let age = Some(Duration::from_millis(at - first));
+            self.clock.taken(Arrival { stamp: Some(stamp * MS), age, at: self.at(at) })
+        }
+    }
+
     #[test]
     fn jitter_vanishes_once_an_undelayed_frame_was_seen() {
-        let origin = Instant::now();
-        let mut clock = CameraClock::default();
-        // Frames every 10 ms, delayed by 3 ms and by 0 to 7 ms more; the camera's clock began elsewhere.
-        for n in 0..50u64 {
-            let jitter = [4, 7, 0, 3, 5][n as usize % 5];
-            let arrived = origin + Duration::from_millis(10 * n + 3 + jitter);
-            let taken = clock.taken(777_000 * MS + 10 * n * MS, arrived);
-            assert!(taken <= arrived);
-            if n >= 2 {
-                assert_eq!(taken, origin + Duration::from_millis(10 * n + 3), "{n}");
+        let mut line = Line::new();
+        // Every 10 ms, the first packet 3 ms and 0 to 7 ms later, all of them after 4 ms, fetched after 0 to 2 ms.
+        for n in 0..50 {
+            let first = 10 * n + 3 + [4, 7, 0, 3, 5][n as usize % 5];
+            let at = first + 4 + [0, 1, 0, 2][n as usize % 4];
+            let taken = line.frame(777_000 + 10 * n, first, at);
+            assert!(taken <= line.at(at));
+            if n > 20 {
+                assert_eq!(taken, line.at(10 * n + 3), "{n}");
             }
         }
     }
 
     #[test]
     fn drifting_crystals_do_not_carry_the_stamps_away() {
-        let origin = Instant::now();
-        let mut clock = CameraClock::default();
-        // A hundred frames a second, and one a minute, of a camera that is 100 parts in a million slow.
-        for period in [10, 60_000u64] {
+        // A hundred frames a second, and one a minute, of a camera that is 100 parts in a million slow, and of a fast one.
+        for (period, drift) in [(10, -100i64), (60_000, -100), (10, 100), (60_000, 100)] {
+            let mut line = Line::new();
             let mut error = Duration::ZERO;
             for n in 0..10_000u64 {
-                let arrived = origin + Duration::from_millis(period * n);
-                let taken = clock.taken(MS + period * n * MS - n * period * 100, arrived);
-                error = error.max(arrived - taken);
+                let stamp = (MS + period * n * MS).saturating_add_signed(n as i64 * period as i64 * drift);
+                let at = line.at(period * n);
+                let arrival = Arrival { stamp: Some(stamp), age: Some(Duration::ZERO), at };
+                error = error.max(at - line.clock.taken(arrival));
             }
             assert!(error <= Duration::from_millis(1), "{error:?}");
         }
     }
 
     #[test]
-    fn a_clock_that_is_set_anew_or_absent_falls_back_to_arrival() {
-        let origin = Instant::now();
-        let at = |s: u64| origin + Duration::from_secs(s);
-        let mut clock = CameraClock::default();
-        assert_eq!(clock.taken(100_000 * MS, at(0)), at(0));
-        assert_eq!(clock.taken(50 * MS, at(60)), at(60));
-        assert_eq!(clock.taken(1_050 * MS, at(61)), at(61));
-        assert_eq!(clock.taken(900_000 * MS, at(62)), at(62));
-        assert_eq!(clock.taken(0, at(63)), at(63));
+    fn a_frame_that_was_left_lying_is_known_to_be_old_and_a_clock_that_was_set_back_is_not_taken_for_that() {
+        let mut line = Line::new();
+        for n in 0..20 {
+            line.frame(100_000 + 10 * n, 10 * n + 1, 10 * n + 2);
+        }
+        // Nobody fetched it for two seconds.
+        assert_eq!(line.frame(100_200, 201, 2_200), line.at(201));
+        // Set back by two seconds: it is as old as its first packet.
+        assert_eq!(line.frame(100_210, 2_211, 2_212), line.at(2_211));
+        assert_eq!(line.frame(100_220, 2_225, 2_227), line.at(2_221));
+        assert_eq!(line.frame(100_230, 2_231, 2_232), line.at(2_231));
+        // Set forward by one.
+        assert_eq!(line.frame(101_240, 2_241, 2_242), line.at(2_241));
+        // Begun anew, and set forward by an hour.
+        assert_eq!(line.frame(5, 2_251, 2_252), line.at(2_251));
+        assert_eq!(line.frame(15, 2_267, 2_268), line.at(2_261));
+        assert_eq!(line.frame(3_600_025, 2_271, 2_272), line.at(2_271));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_moves_nothing() {
+        let mut line = Line::new();
+        let frame = |line: &mut Line, n: u64, now: u64| {
+            let first = (1_000_000 + 10 * n) * MS;
+            let arrival = Arrival::new(line.at(10 * n + 2), now * MS, (500 + 10 * n) * MS, first);
+            line.clock.taken(arrival)
+        };
+        for n in 0..10 {
+            assert_eq!(frame(&mut line, n, 1_000_002 + 10 * n), line.at(10 * n));
+        }
+        // Between the first packet and the last: by an hour and by a second, in either direction.
+        for (n, now) in [(10, 4_600_102), (11, 1), (12, 1_001_122), (13, 999_132)] {
+            assert_eq!(frame(&mut line, n, now), line.at(10 * n), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_camera_without_a_clock_has_the_moment_of_its_first_packet() {
+        let mut line = Line::new();
+        let wall = 1_700_000_000_000;
+        let frame = |line: &mut Line, stamp: u64, first: u64, at: u64| {
+            let arrival = Arrival::new(line.at(at), (wall + at) * MS, stamp, (wall + first) * MS);
+            line.clock.taken(arrival)
+        };
+        assert_eq!(frame(&mut line, 0, 100, 104), line.at(100));
+        assert_eq!(frame(&mut line, (wall + 200) * MS, 200, 204), line.at(200));
+        // What was not even stamped when it came.
+        let unknown = Arrival::new(line.at(300), (wall + 300) * MS, 0, 0);
+        assert_eq!((unknown.stamp, unknown.age), (None, None));
+        assert_eq!(line.clock.taken(unknown), line.at(296));
+    }
+
+    #[test]
+    fn a_later_frame_is_never_said_to_be_older() {
+        let mut line = Line::new();
+        let unknown = Arrival { stamp: Some(1_000 * MS), age: None, at: line.at(10) };
+        assert_eq!(line.clock.taken(unknown), line.at(10));
+        // Under way for 5 ms, which the first one must have been, too.
+        assert_eq!(line.frame(1_001, 7, 12), line.at(10));
+        assert_eq!(line.frame(1_012, 18, 23), line.at(17));
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! the driver. Not here: decisions (`modes`, `find`), counting (`tally`), waiting (`watched`).
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use tracing::warn;
 use v4l::buffer::{Flags, Type};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
-use v4l::io::traits::CaptureStream;
+use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::prelude::MmapStream;
 use v4l::video::Capture;
 use v4l::video::capture::Parameters;
@@ -179,7 +181,8 @@ fn lost(error: &io::Error, stall: Duration) -> GrabError {
 
 /// A stream of memory-mapped buffers.
 struct Stream {
-    stream: MmapStream<'static>,
+    /// Dropped by [`Stream::drop`] alone.
+    stream: ManuallyDrop<MmapStream<'static>>,
     format: Format,
     layout: Option<PixelFormat>,
     limits: Limits,
@@ -209,8 +212,23 @@ impl Stream {
         if mode.interval != Mode::UNKNOWN_RATE {
             let _keeps_its_own = device.set_params(&Parameters::new(Fraction::new(seconds, frames)));
         }
-        let stream = MmapStream::with_buffers(&device, Type::VideoCapture, BUFFERS)?;
+        let stream = ManuallyDrop::new(MmapStream::with_buffers(&device, Type::VideoCapture, BUFFERS)?);
         Ok(Self { stream, format, layout, limits, delivers: false, tally: Tally::default(), _device: device })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The bindings panic where stopping fails, and once more where giving back the buffers then fails, which would end the
+        // whole program.
+        if let Err(e) = self.stream.stop()
+            && Errno::from_io_error(&e) != Some(Errno::NODEV)
+        {
+            warn!(error = %e, "the camera's driver refuses to stop; its buffers are left behind until the program ends");
+            return;
+        }
+        // SAFETY: nobody uses it after this, and this is done once.
+        unsafe { ManuallyDrop::drop(&mut self.stream) };
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Colours and the moving last line only on a terminal; plain lines elsewhere. Not here: counting (`score_card`).
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::score_card::{Mark, ScoreCard};
+use crate::telemetry;
 use crate::verdict::{Finding, Judgement, Outcome};
 
 /// Width of the score's bar, in characters; the threshold stands in its middle.
@@ -30,7 +31,7 @@ pub(super) struct Signposts<'a> {
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+        Self { colours: telemetry::colours(&io::stdout()) }
     }
 
     /// Says what is about to happen and where to watch it.

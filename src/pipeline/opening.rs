@@ -1,0 +1,97 @@
+//! Opening a camera while its triggers go on being answered: drivers and networks may take seconds, and a part that passes has
+//! no picture.
+//!
+//! In: what opens it. Out: the camera, and whatever triggered meanwhile, one by one, to whoever answers. One thread beside the
+//! capture thread, for as long as it takes. Not here: what the answer is, when it is tried again (`capture`).
+
+use std::convert::Infallible;
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+
+use super::capture::TICK;
+use super::part::Part;
+use crate::camera::{Camera, CameraError};
+use crate::frame::CameraId;
+
+/// Opens the camera `id`; `meanwhile` is given each trigger that comes, and is called now and then without one.
+///
+/// # Errors
+/// What `open` says, or that there is no thread for it.
+pub(super) fn beside(
+    id: &CameraId,
+    open: impl FnOnce() -> Result<Box<dyn Camera>, CameraError> + Send,
+    triggers: &Receiver<Part>,
+    mut meanwhile: impl FnMut(Option<Part>),
+) -> Result<Box<dyn Camera>, CameraError> {
+    std::thread::scope(|scope| {
+        // Nothing is ever sent: it ends when the thread does.
+        let (ends, ended) = bounded::<Infallible>(0);
+        let opening = std::thread::Builder::new().name(format!("open {id}")).spawn_scoped(scope, move || {
+            let _until_here = ends;
+            open()
+        });
+        let lost = |message: String| CameraError::Lost { name: id.to_string(), message };
+        let opening = opening.map_err(|e| lost(format!("no thread can be started to open it: {e}")))?;
+        let mut triggers = triggers.clone();
+        loop {
+            select! {
+                recv(ended) -> _ => break,
+                recv(triggers) -> trigger => match trigger {
+                    Ok(trigger) => meanwhile(Some(trigger)),
+                    Err(_) => triggers = never(),
+                },
+                default(TICK) => meanwhile(None),
+            }
+        }
+        opening.join().unwrap_or_else(|_| Err(lost("its driver's library failed".into())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::camera::Next;
+    use crate::verdict::{Outcome, Reason};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Blind;
+
+    impl Camera for Blind {
+        fn describe(&self) -> String {
+            "blind".into()
+        }
+
+        fn next(&mut self, _: Duration) -> Result<Next, CameraError> {
+            Ok(Next::Nothing)
+        }
+    }
+
+    #[test]
+    fn what_triggers_while_a_camera_opens_is_answered_before_it_has() {
+        let id: CameraId = "top".parse().unwrap();
+        let (trigger, triggers) = bounded(1);
+        let (dispatch, decided) = bounded(1);
+        let (let_it_open, may_open) = bounded(1);
+        let open = move || {
+            may_open.recv_timeout(PATIENCE).expect("the trigger is answered first");
+            Ok(Box::new(Blind) as Box<dyn Camera>)
+        };
+        trigger.send(Part::free_running(id.clone(), Instant::now(), Timestamp::now(), dispatch)).unwrap();
+        // With nobody left to trigger, it is waited for all the same.
+        drop(trigger);
+        let camera = beside(&id, open, &triggers, |trigger| {
+            if let Some(part) = trigger {
+                part.give_up(Reason::Camera, "not yet");
+                let outcome = decided.recv_timeout(PATIENCE).unwrap().judgement.outcome;
+                assert!(matches!(outcome, Outcome::Uninspected { reason: Reason::Camera, .. }));
+                let_it_open.send(()).unwrap();
+            }
+        });
+        assert_eq!(camera.unwrap().describe(), "blind");
+    }
+}
