@@ -62,11 +62,7 @@ impl Judge {
     }
 
     fn score(&mut self, picture: &Picture) -> Result<f32, RetrainError> {
-        let input = self.resizer.resize(picture, self.detector.input());
-        let input = input.expect("the networks' input is a legal size: this is a bug");
-        let mask = self.finished.mask_of(picture.size());
-        let viewed = imaging::whole(picture.size());
-        Ok(self.detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
+        score((&mut self.detector, &mut self.resizer), &mut self.finished, picture)
     }
 
     /// Whether it raises an alarm on a frame as the camera delivers it.
@@ -80,6 +76,19 @@ impl Judge {
     fn alarms(&mut self, picture: &Picture) -> Result<bool, RetrainError> {
         Ok(self.score(picture)? > self.detector.threshold().0)
     }
+}
+
+/// What `detector` makes of a picture that the view was applied to.
+pub(super) fn score(
+    (detector, resizer): (&mut Detector, &mut Resizer),
+    finished: &mut imaging::Sight,
+    picture: &Picture,
+) -> Result<f32, RetrainError> {
+    let input = resizer.resize(picture, detector.input());
+    let input = input.expect("the networks' input is a legal size: this is a bug");
+    let mask = finished.mask_of(picture.size());
+    let viewed = imaging::whole(picture.size());
+    Ok(detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
 }
 
 /// Asks both versions; `tell` hears how many pictures of how many are done.
