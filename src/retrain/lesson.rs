@@ -12,9 +12,9 @@ use super::home::Home;
 use super::recent;
 use super::relight::relit;
 use super::retraining::Subject;
-use super::set::{Kind, SampleSet};
+use super::set::{Kind, Sample, SampleSet};
 use super::sight::Sight;
-use super::trial::Pictures;
+use super::trial::{Pictures, name};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging;
@@ -62,6 +62,9 @@ impl Lesson {
             }
         };
         let (held, learnt) = split(set);
+        let names = old.held_out.iter().map(|path| name(path)).chain(held.iter().map(|s| s.name.clone()));
+        let names: Vec<String> = names.collect();
+        let paths = |samples: Vec<&Sample>| samples.into_iter().map(|sample| set.path(sample)).collect();
         // Those of the first training are taken as it took them: through the line's view, or cut out by hand.
         let old = match active.manifest().training.view {
             Some(_) => Normals { training: sight.files(old.training)?, held_out: sight.files(old.held_out)? },
@@ -70,8 +73,9 @@ impl Lesson {
         let sizes = set.samples().iter().map(|sample| Size::new(sample.width, sample.height));
         let frame = sizes.filter(|size| !sight.is_cut(*size)).map(|size| sight.upright(size)).next();
         let finished = sight.finished(frame)?;
-        let held_out = [old.held_out, sight.files(held)?].concat();
-        let learnt = sight.files(learnt)?;
+        let held_out: Vec<_> =
+            [old.held_out, sight.files(paths(held))?].concat().into_iter().zip(names).collect();
+        let learnt = sight.files(paths(learnt))?;
         let relit = relit(&old.training, &learnt, active.architecture().input, &home.work())?;
         let shows = (0..old.training.len()).chain(relit.iter().map(|relit| relit.of)).collect();
         let known = old.training.len();
@@ -113,7 +117,7 @@ fn again(shows: &[usize], hard: &[usize], all: usize) -> Vec<usize> {
 }
 
 /// New normal samples: held out, and learnt.
-fn split(set: &SampleSet) -> (Vec<PathBuf>, Vec<PathBuf>) {
+fn split(set: &SampleSet) -> (Vec<&Sample>, Vec<&Sample>) {
     let first_byte = |sha: &str| sha.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).unwrap_or(0);
     let mut normal: Vec<_> = set.of(Kind::Normal).collect();
     normal.sort_by(|a, b| a.sha256.cmp(&b.sha256));
@@ -125,8 +129,7 @@ fn split(set: &SampleSet) -> (Vec<PathBuf>, Vec<PathBuf>) {
     } else if learnt.is_empty() && held.len() > 1 {
         learnt.push(held.remove(0));
     }
-    let paths = |samples: Vec<_>| samples.into_iter().map(|sample| set.path(sample)).collect();
-    (paths(held), paths(learnt))
+    (held, learnt)
 }
 
 #[cfg(test)]

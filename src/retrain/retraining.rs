@@ -254,7 +254,7 @@ fn train(
         again,
         normals: Normals {
             training: std::mem::take(&mut lesson.training),
-            held_out: lesson.trial.held_out.clone(),
+            held_out: lesson.trial.held_out.iter().map(|(path, _)| path.clone()).collect(),
         },
         sight: lesson.finished.clone(),
         view: record.view.clone(),

@@ -23,8 +23,8 @@ const MOST_IN_ONE: usize = 10;
 
 /// What a candidate is tried on.
 pub(super) struct Pictures {
-    /// Normal ones that neither version has learnt, as files that the line's view was applied to.
-    pub(super) held_out: Vec<PathBuf>,
+    /// Normal ones that neither version has learnt, as files that the line's view was applied to, with their names.
+    pub(super) held_out: Vec<(PathBuf, String)>,
     /// Known defects, as they came, with their names.
     pub(super) defects: Vec<(PathBuf, String)>,
     /// Frames that were `ok`, as they came.
@@ -110,11 +110,11 @@ pub(super) fn run(
     };
     step(0)?;
 
-    let (mut scores, mut planted) = (Vec::new(), Planted::default());
-    for (at, path) in pictures.held_out.iter().enumerate() {
+    let (mut held_out, mut planted) = (Vec::new(), Planted::default());
+    for (at, (path, called)) in pictures.held_out.iter().enumerate() {
         let picture = imaging::load(path)?;
         let score = after.score(&picture)?;
-        scores.push(score);
+        held_out.push((called.clone(), score));
         // What is an alarm as it is proves nothing with a defect in it.
         let known = !before.alarms(&picture)?;
         let learnt = !known && score <= after.detector.threshold().0;
@@ -125,7 +125,7 @@ pub(super) fn run(
             let spoiled = plant(&picture, terms.seed, (at * MOST_IN_ONE + n) as u64);
             let found = after.alarms(&spoiled)?;
             if known {
-                let (name, before) = (format!("{} {n}", name(path)), before.alarms(&spoiled)?);
+                let (name, before) = (format!("{called} {n}"), before.alarms(&spoiled)?);
                 planted.known.push(Judged { name, before, after: found });
             } else {
                 planted.learnt.push(found);
@@ -156,7 +156,7 @@ pub(super) fn run(
         })
         .collect::<Result<_, _>>()?;
     Ok(vec![
-        gate::false_alarms(&scores, terms.limit),
+        gate::false_alarms(&held_out, terms.limit),
         gate::known_defects(&defects),
         gate::planted_defects(&planted, terms.margin),
         gate::shadow(&recent, terms.limit.rate),
@@ -168,6 +168,7 @@ fn encoded(path: &Path) -> Result<Pixels, RetrainError> {
     Ok(Pixels::Encoded(std::fs::read(path).map_err(RetrainError::file("read", path))?))
 }
 
-fn name(path: &Path) -> String {
+/// What a file is called.
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
