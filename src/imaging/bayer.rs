@@ -80,8 +80,7 @@ impl pulp::NullaryFnOnce for Mix<'_> {
         let (blocks, rest) = out.as_chunks_mut();
         let mut at = 0;
         for block in blocks {
-            let rows = [above, here, below].map(|row| part(&row[at..]));
-            mix(rows, (&green, red), block);
+            mix([part(&above[at..]), part(&here[at..]), part(&below[at..])], (&green, red), block);
             at += BLOCK;
         }
         if !rest.is_empty() {
@@ -90,7 +89,8 @@ impl pulp::NullaryFnOnce for Mix<'_> {
                 to[..row.len() - at].copy_from_slice(&row[at..]);
             }
             let mut block = [0; 3 * BLOCK];
-            mix(padded.each_ref().map(|row| part(row)), (&green, red), &mut block);
+            let [above, here, below] = &padded;
+            mix([part(above), part(here), part(below)], (&green, red), &mut block);
             rest.copy_from_slice(&block[..rest.len()]);
         }
     }
@@ -99,23 +99,41 @@ impl pulp::NullaryFnOnce for Mix<'_> {
 /// The samples of the block that `row` begins with.
 #[inline(always)]
 fn part(row: &[u8]) -> Part<'_> {
-    [0, 1, 2]
-        .map(|left| row[left..].first_chunk().expect("a row is two longer than its blocks: this is a bug"))
+    const SHORT: &str = "a row is two longer than its blocks: this is a bug";
+    [
+        row.first_chunk().expect(SHORT),
+        row[1..].first_chunk().expect(SHORT),
+        row[2..].first_chunk().expect(SHORT),
+    ]
+}
+
+#[inline(always)]
+fn mean(a: u8, b: u8) -> u8 {
+    ((u16::from(a) + u16::from(b) + 1) >> 1) as u8
+}
+
+#[inline(always)]
+fn mean4(a: u8, b: u8, c: u8, d: u8) -> u8 {
+    ((u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d) + 2) >> 2) as u8
+}
+
+/// The first where the mask is set, and the second elsewhere.
+#[inline(always)]
+fn pick(mask: u8, set: u8, unset: u8) -> u8 {
+    set & mask | unset & !mask
 }
 
 /// Mixes one block.
 #[inline(always)]
 fn mix([above, here, below]: [Part; 3], (green, red): (&[u8; BLOCK], bool), out: &mut [u8; 3 * BLOCK]) {
-    let mean = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8;
-    let mean4 = |v: [u8; 4]| ((v.into_iter().map(u16::from).sum::<u16>() + 2) >> 2) as u8;
     // The row's own other colour, green, and the colour of the rows above and below.
     let (mut own, mut middle, mut opposite) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
     for x in 0..BLOCK {
-        let pick = |of_green: u8, of_other: u8| of_green & green[x] | of_other & !green[x];
-        own[x] = pick(mean(here[0][x], here[2][x]), here[1][x]);
-        middle[x] = pick(here[1][x], mean4([above[1][x], below[1][x], here[0][x], here[2][x]]));
-        let corners = mean4([above[0][x], above[2][x], below[0][x], below[2][x]]);
-        opposite[x] = pick(mean(above[1][x], below[1][x]), corners);
+        let green = green[x];
+        own[x] = pick(green, mean(here[0][x], here[2][x]), here[1][x]);
+        middle[x] = pick(green, here[1][x], mean4(above[1][x], below[1][x], here[0][x], here[2][x]));
+        let corners = mean4(above[0][x], above[2][x], below[0][x], below[2][x]);
+        opposite[x] = pick(green, mean(above[1][x], below[1][x]), corners);
     }
     let (first, last) = if red { (&own, &opposite) } else { (&opposite, &own) };
     interleave([first, &middle, last], out);

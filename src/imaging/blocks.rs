@@ -2,9 +2,9 @@
 //! loops over them, for whichever the processor has.
 //!
 //! It does so only where a loop's length is a constant and nothing can overlap: hence arrays and not slices. And only what is
-//! inlined all the way is compiled for the processor at hand: hence a trait, whose methods can demand that, and no closures,
-//! which cannot. `benches/frames.rs` shows when either is lost, since frames then take ten times as long. Not here: what is
-//! done to the pixels (`bayer`, `raw`, `samples`).
+//! inlined all the way is compiled for the processor at hand: hence a trait, whose methods can demand that, and neither
+//! closures nor the standard library's `map` of arrays, which cannot. `benches/frames.rs` shows when either is lost: frames
+//! then take several times as long. Not here: what is done to the pixels (`bayer`, `raw`, `samples`).
 
 /// Pixels that are treated at once: an even number, so that every block begins with the same colour of a pattern.
 pub(super) const BLOCK: usize = 64;

@@ -108,6 +108,11 @@ fn halves(bytes: &[u8; 2 * BLOCK]) -> [[u8; BLOCK]; 2] {
     halves
 }
 
+#[inline(always)]
+fn clip(value: i32) -> u8 {
+    (value >> 16).clamp(0, 255) as u8
+}
+
 /// A block whose pixels share their chroma, U V, in pairs; in 16-bit fixed point.
 #[inline(always)]
 fn yuv(luma: &[u8; BLOCK], chroma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
@@ -117,7 +122,6 @@ fn yuv(luma: &[u8; BLOCK], chroma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
         [v[2 * x], v[2 * x + 1]] = [pair[1]; 2];
     }
     let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
-    let clip = |value: i32| (value >> 16).clamp(0, 255) as u8;
     for x in 0..BLOCK {
         let (u, v) = (i32::from(u[x]) - 128, i32::from(v[x]) - 128);
         let luma = 76_309 * (i32::from(luma[x]) - 16) + (1 << 15);
