@@ -61,9 +61,7 @@ pub(crate) fn request(bytes: &[u8]) {
             assert!(trigger.deadline_ms.is_none_or(|ms| (1..=MAX_DEADLINE_MS).contains(&ms)));
             let json = serde_json::to_vec(&trigger).expect("a trigger has a JSON form");
             let again: Trigger = serde_json::from_slice(&json).expect("and is read back");
-            // Numbers beyond 2^64 may come back changed in their last digit, as serde_json reads them.
-            assert_eq!((&again.part_id, again.deadline_ms), (&trigger.part_id, trigger.deadline_ms));
-            assert!(again.fields.keys().eq(trigger.fields.keys()));
+            assert_eq!(again, trigger);
         }
         Err(refusal) => assert!(refusal.to_string().len() < 2000),
     }

@@ -312,6 +312,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_keep_their_last_digit() {
+        for number in ["0.1", "2.2250738585072014e-308", "118.48105899999999", "18446744073709551615"] {
+            let read = trigger(format!(r#"{{"n":{number}}}"#).as_bytes()).unwrap();
+            assert_eq!(serde_json::to_string(&read.fields["n"]).unwrap(), number);
+        }
+    }
+
+    #[test]
     fn a_bad_trigger_is_told_what_is_wrong() {
         let error = |payload: &[u8]| trigger(payload).unwrap_err().error.to_string();
         assert!(error(b"").contains("empty"));

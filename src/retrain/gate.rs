@@ -16,6 +16,10 @@ use crate::verdict::Threshold;
 const CHANCE: f64 = 0.01;
 /// Parts into which held-out scores are cut, each judged by a threshold from the others.
 const FOLDS: usize = 5;
+/// A held-out picture is worth a look if the threshold without it would be less than this share of what it is.
+const MUCH_LOWER: f32 = 0.8;
+/// Names that are told of many.
+const TOLD: usize = 5;
 
 /// What a threshold is found with, or held to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,14 +45,16 @@ pub(super) struct Judged {
 ///
 /// The new version's threshold was found on these very scores, so that holding them against it would prove nothing:
 /// each fifth of them is held against a threshold from the other four.
-pub(super) fn false_alarms(scores: &[f32], limit: Limit) -> Check {
+pub(super) fn false_alarms(held_out: &[(String, f32)], limit: Limit) -> Check {
+    let scores: Vec<f32> = held_out.iter().map(|(_, score)| *score).collect();
     let alarms = match limit.given {
         Some(given) => scores.iter().filter(|&&score| score > given.0).count(),
-        None => cross_validated(scores, limit.rate),
+        None => cross_validated(&scores, limit.rate),
     };
+    let lonely = lonely(held_out, limit);
     let (count, allowed) = (scores.len(), allowed(scores.len(), limit.rate));
     let passed = alarms <= allowed;
-    let words = format!(
+    let mut words = format!(
         "{alarms} of {count} held-out normal pictures would be false alarms, where a rate of {} explains {allowed}{}",
         percent(limit.rate),
         if passed {
@@ -57,7 +63,45 @@ pub(super) fn false_alarms(scores: &[f32], limit: Limit) -> Check {
             ": more samples of this variation are needed, or the pictures differ too much"
         }
     );
-    check("false_alarms", passed, words, json!({"alarms": alarms, "of": count, "allowed": allowed}))
+    if let Some(Lonely { name, with, without }) = lonely {
+        words += &format!(
+            "; {name} alone makes the threshold {with:.3} instead of {without:.3}: is it a good part, and are there more of its \
+             kind to learn from?"
+        );
+    }
+    let figures = json!({"alarms": alarms, "of": count, "allowed": allowed, "highest": highest(held_out)});
+    check("false_alarms", passed, words, figures)
+}
+
+/// The held-out picture that decides on the threshold.
+struct Lonely<'a> {
+    name: &'a str,
+    with: f32,
+    without: f32,
+}
+
+/// Whether the highest score alone makes the threshold much higher: then it is worth a look, since whatever scores less
+/// passes for its sake.
+fn lonely(held_out: &[(String, f32)], limit: Limit) -> Option<Lonely<'_>> {
+    if limit.given.is_some() || held_out.len() < threshold::FEW_SCORES {
+        return None;
+    }
+    let top = held_out.iter().enumerate().max_by(|a, b| a.1.1.total_cmp(&b.1.1))?.0;
+    let found = |skipped: Option<usize>| {
+        let scores = held_out.iter().enumerate().filter(|(at, _)| Some(*at) != skipped);
+        let scores: Vec<f32> = scores.map(|(_, (_, score))| *score).collect();
+        threshold::find(&scores, limit.rate).ok().map(|found| found.threshold.0)
+    };
+    let (with, without) = (found(None)?, found(Some(top))?);
+    (without < MUCH_LOWER * with).then(|| Lonely { name: &held_out[top].0, with, without })
+}
+
+/// The few with the highest scores, which the threshold follows from more than from all others.
+fn highest(held_out: &[(String, f32)]) -> Value {
+    let mut sorted: Vec<&(String, f32)> = held_out.iter().collect();
+    sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let told = sorted.into_iter().take(TOLD);
+    told.map(|(name, score)| json!({"name": name, "score": score})).collect::<Vec<_>>().into()
 }
 
 fn cross_validated(scores: &[f32], rate: f64) -> usize {
@@ -188,7 +232,6 @@ fn check(name: &str, passed: bool, words: String, figures: Value) -> Check {
 
 /// The first few names.
 fn some(names: &[&str]) -> String {
-    const TOLD: usize = 5;
     let more = names.len().saturating_sub(TOLD);
     let told = names.iter().take(TOLD).copied().collect::<Vec<_>>().join(", ");
     if more > 0 { format!("{told} and {more} more") } else { told }
@@ -229,18 +272,35 @@ mod tests {
 
     #[test]
     fn held_out_scores_are_judged_by_thresholds_that_have_not_seen_them() {
-        let alike: Vec<f32> = (0..30).map(|i| 1.0 + (i * 7 % 30) as f32 / 100.0).collect();
+        let alike: Vec<(String, f32)> =
+            (0..30).map(|i| (format!("{i}.png"), 1.0 + (i * 7 % 30) as f32 / 100.0)).collect();
         let limit = Limit { rate: 0.001, given: None };
-        assert!(false_alarms(&alike, limit).passed);
+        let check = false_alarms(&alike, limit);
+        assert!(check.passed && !check.words.contains("alone"), "{check:?}");
+        assert_eq!(check.figures["highest"][0]["name"], "17.png");
         // A fifth that is unlike the rest: the others' thresholds know nothing of it.
         let mut unlike = alike.clone();
-        unlike.iter_mut().step_by(FOLDS).for_each(|score| *score = 30.0);
+        unlike.iter_mut().step_by(FOLDS).for_each(|(_, score)| *score = 30.0);
         let check = false_alarms(&unlike, limit);
         assert!(!check.passed && check.figures["alarms"] == 6, "{check:?}");
         let given = Limit { given: Some(Threshold(1.0)), ..limit };
         let check = false_alarms(&alike, given);
         assert!(!check.passed && check.words.contains("of 30 held-out"), "{check:?}");
         assert!(false_alarms(&[], limit).passed);
+    }
+
+    #[test]
+    fn a_picture_that_alone_makes_the_threshold_high_is_named() {
+        let mut scores: Vec<(String, f32)> =
+            (0..20).map(|i| (format!("{i}.png"), 1.0 + (i * 7 % 20) as f32 / 20.0)).collect();
+        scores[4].1 = 9.0;
+        let limit = Limit { rate: 0.001, given: None };
+        let check = false_alarms(&scores, limit);
+        assert!(check.words.contains("; 4.png alone makes the threshold "), "{}", check.words);
+        let given = Limit { given: Some(Threshold(10.0)), ..limit };
+        assert!(!false_alarms(&scores, given).words.contains("alone"));
+        // Of few, any picture decides.
+        assert!(!false_alarms(&scores[..6], limit).words.contains("alone"));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::home::Home;
 use super::recent;
 use super::relight::relit;
 use super::retraining::Subject;
-use super::set::{Kind, SampleSet};
+use super::set::{Kind, Sample, SampleSet};
 use super::sight::Sight;
-use super::trial::Pictures;
+use super::trial::{Pictures, name};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging;
@@ -26,14 +26,18 @@ const HOLD_OUT_EVERY: u8 = 5;
 const SHARE_OF_NEW: f64 = 0.15;
 /// But none more often than this.
 const MOST_REPEATS: usize = 12;
+/// Hard old ones come so many times in an epoch where others come once, and so do they under a new light.
+const HARD_COME: usize = 4;
 
 pub(super) struct Lesson {
     pub(super) sight: Sight,
     /// How the files to learn from and those held out are looked at.
     pub(super) finished: imaging::Sight,
     pub(super) training: Vec<PathBuf>,
-    /// Indices of new ones, as often as they come again in an epoch.
-    pub(super) again: Vec<usize>,
+    /// Which old picture each of the first ones to learn from shows, the old ones and those under another light; the others
+    /// are new.
+    shows: Vec<usize>,
+    old: usize,
     pub(super) trial: Pictures,
 }
 
@@ -58,6 +62,9 @@ impl Lesson {
             }
         };
         let (held, learnt) = split(set);
+        let names = old.held_out.iter().map(|path| name(path)).chain(held.iter().map(|s| s.name.clone()));
+        let names: Vec<String> = names.collect();
+        let paths = |samples: Vec<&Sample>| samples.into_iter().map(|sample| set.path(sample)).collect();
         // Those of the first training are taken as it took them: through the line's view, or cut out by hand.
         let old = match active.manifest().training.view {
             Some(_) => Normals { training: sight.files(old.training)?, held_out: sight.files(old.held_out)? },
@@ -66,34 +73,51 @@ impl Lesson {
         let sizes = set.samples().iter().map(|sample| Size::new(sample.width, sample.height));
         let frame = sizes.filter(|size| !sight.is_cut(*size)).map(|size| sight.upright(size)).next();
         let finished = sight.finished(frame)?;
-        let held_out = [old.held_out, sight.files(held)?].concat();
-        let learnt = sight.files(learnt)?;
+        let held_out: Vec<_> =
+            [old.held_out, sight.files(paths(held))?].concat().into_iter().zip(names).collect();
+        let learnt = sight.files(paths(learnt))?;
         let relit = relit(&old.training, &learnt, active.architecture().input, &home.work())?;
-        let known = old.training.len() + relit.len();
+        let shows = (0..old.training.len()).chain(relit.iter().map(|relit| relit.of)).collect();
+        let known = old.training.len();
+        let relit = relit.into_iter().map(|relit| relit.path).collect();
         let training = [old.training, relit, learnt].concat();
         if training.is_empty() || held_out.is_empty() {
             return Err(RetrainError::NoSamples(home.normal()));
         }
-        let again = again(known, training.len());
         let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
         let trial = Pictures { held_out, defects, recent: recent::frames(home) };
-        Ok(Self { sight, finished, training, again, trial })
+        Ok(Self { sight, finished, training, shows, old: known, trial })
+    }
+
+    /// The old pictures to learn from.
+    pub(super) fn old(&self) -> &[PathBuf] {
+        &self.training[..self.old]
+    }
+
+    /// Indices of what comes again in an epoch, as often as it does, if `hard` are the hard ones among the old.
+    pub(super) fn again(&self, hard: &[usize]) -> Vec<usize> {
+        again(&self.shows, hard, self.training.len())
     }
 }
 
-/// The new ones, which stand behind the `known` ones, again, until they are a good share of every epoch.
-fn again(known: usize, all: usize) -> Vec<usize> {
-    let new = all - known;
-    if new == 0 || known == 0 {
-        return Vec::new();
+/// Hard ones by so much, and then the new ones, which stand behind those that show old parts, until they are a good share of
+/// every epoch.
+fn again(shows: &[usize], hard: &[usize], all: usize) -> Vec<usize> {
+    let known = shows.len();
+    let is_hard = |index: &usize| hard.contains(&shows[*index]);
+    let mut again: Vec<usize> =
+        (0..known).filter(is_hard).flat_map(|index| std::iter::repeat_n(index, HARD_COME - 1)).collect();
+    let (of_known, new) = (known + again.len(), all - known);
+    if new > 0 && known > 0 {
+        let wanted = SHARE_OF_NEW / (1.0 - SHARE_OF_NEW) * of_known as f64;
+        let repeats = ((wanted / new as f64).ceil() as usize).clamp(1, MOST_REPEATS) - 1;
+        again.extend((known..all).flat_map(|index| std::iter::repeat_n(index, repeats)));
     }
-    let wanted = SHARE_OF_NEW / (1.0 - SHARE_OF_NEW) * known as f64;
-    let repeats = ((wanted / new as f64).ceil() as usize).clamp(1, MOST_REPEATS) - 1;
-    (known..all).flat_map(|index| std::iter::repeat_n(index, repeats)).collect()
+    again
 }
 
 /// New normal samples: held out, and learnt.
-fn split(set: &SampleSet) -> (Vec<PathBuf>, Vec<PathBuf>) {
+fn split(set: &SampleSet) -> (Vec<&Sample>, Vec<&Sample>) {
     let first_byte = |sha: &str| sha.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).unwrap_or(0);
     let mut normal: Vec<_> = set.of(Kind::Normal).collect();
     normal.sort_by(|a, b| a.sha256.cmp(&b.sha256));
@@ -105,6 +129,23 @@ fn split(set: &SampleSet) -> (Vec<PathBuf>, Vec<PathBuf>) {
     } else if learnt.is_empty() && held.len() > 1 {
         learnt.push(held.remove(0));
     }
-    let paths = |samples: Vec<_>| samples.into_iter().map(|sample| set.path(sample)).collect();
-    (paths(held), paths(learnt))
+    (held, learnt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: 20 old ones, each also under another light, and two new ones.
+    #[test]
+    fn hard_old_parts_come_four_times_under_either_light_and_new_ones_are_a_seventh() {
+        let shows: Vec<usize> = (0..20).chain(0..20).collect();
+        let again = again(&shows, &[3, 7], 42);
+        let come = |index: usize| 1 + again.iter().filter(|again| **again == index).count();
+        assert_eq!([0, 3, 7, 23, 27, 39].map(come), [1, 4, 4, 4, 4, 1]);
+        // 15 in 85 of 52 are 9.2.
+        assert_eq!([40, 41].map(come), [5, 5]);
+        assert!(super::again(&[], &[], 5).is_empty());
+        assert!(super::again(&[0, 1], &[], 2).is_empty());
+    }
 }

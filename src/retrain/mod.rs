@@ -12,6 +12,7 @@ mod due;
 mod error;
 mod files;
 mod gate;
+mod hard;
 mod home;
 mod intake;
 mod keeper;

@@ -25,6 +25,15 @@ const MOST_LIGHTS: usize = 4;
 /// How far contrast may be stretched or pressed.
 const GAIN: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
+/// An old picture under another light.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Relit {
+    /// Which of the old ones it is.
+    pub(super) of: usize,
+    /// Its file.
+    pub(super) path: PathBuf,
+}
+
 /// The old pictures under the light of the new ones, at the size that the networks read; under each of several lights in
 /// turn.
 pub(super) fn relit(
@@ -32,20 +41,21 @@ pub(super) fn relit(
     new: &[PathBuf],
     size: Size,
     work: &Path,
-) -> Result<Vec<PathBuf>, RetrainError> {
+) -> Result<Vec<Relit>, RetrainError> {
     let mut resizer = Resizer::new();
-    let old = spread(old);
+    let (indices, old): (Vec<usize>, Vec<&PathBuf>) = spread(old).into_iter().unzip();
     let Some(before) = Light::of(&old, &mut resizer)? else { return Ok(Vec::new()) };
     let among_old = variation(&old, &mut resizer)?;
     let mut changes = Vec::new();
-    for alike in groups(&spread(new), APART.max(4.0 * among_old), &mut resizer)? {
+    let new: Vec<&PathBuf> = spread(new).into_iter().map(|(_, path)| path).collect();
+    for alike in groups(&new, APART.max(4.0 * among_old), &mut resizer)? {
         let by_chance = 3.0 * among_old / (alike.len() as f64).sqrt();
         let now = Light::of(&alike, &mut resizer)?;
         changes.push(now.and_then(|now| before.changed_to(&now, ANOTHER_LIGHT.max(by_chance))));
     }
     let folder = work.join("relit");
     files::make_folder(&folder).map_err(RetrainError::file("make", &folder))?;
-    let relight = |(path, change): (&PathBuf, Change)| -> Result<PathBuf, RetrainError> {
+    let relight = |(of, path, change): (usize, &PathBuf, Change)| -> Result<Relit, RetrainError> {
         let what = format!("{size} {change:?} {}", path.display());
         let relit = folder.join(format!("{}.png", &sha256(what.as_bytes())[..32]));
         if !relit.is_file() {
@@ -54,10 +64,10 @@ pub(super) fn relit(
             change.apply(&mut picture);
             files::replace(&relit, &png(&picture)).map_err(RetrainError::file("write", &relit))?;
         }
-        Ok(relit)
+        Ok(Relit { of, path: relit })
     };
-    let in_turn = old.into_iter().zip(changes.into_iter().cycle());
-    in_turn.filter_map(|(path, change)| Some((path, change?))).map(relight).collect()
+    let in_turn = indices.into_iter().zip(old).zip(changes.into_iter().cycle());
+    in_turn.filter_map(|((of, path), change)| Some((of, path, change?))).map(relight).collect()
 }
 
 /// How much the mean of a colour varies from picture to picture under one light: the standard deviation of the colour
@@ -93,10 +103,10 @@ fn groups<'a>(
     Ok(groups.into_iter().take(MOST_LIGHTS).map(|(_, members)| members).collect())
 }
 
-/// All of few, and of many some that lie evenly among them.
-fn spread(paths: &[PathBuf]) -> Vec<&PathBuf> {
+/// All of few, and of many some that lie evenly among them, with their indices.
+pub(super) fn spread(paths: &[PathBuf]) -> Vec<(usize, &PathBuf)> {
     let step = paths.len().div_ceil(MOST).max(1);
-    paths.iter().step_by(step).collect()
+    paths.iter().enumerate().step_by(step).collect()
 }
 
 /// Mean and standard deviation of each colour over many pictures.
@@ -186,8 +196,9 @@ mod tests {
         let relit = relit(&old, &new, SIZE, root.path()).unwrap();
         assert_eq!(relit.len(), old.len());
         let truth = tempfile::tempdir().unwrap();
-        for (relit, truth) in relit.iter().zip(files(truth.path(), 0..30, light)) {
-            let (relit, truth) = (imaging::load(relit).unwrap(), imaging::load(&truth).unwrap());
+        for (at, (relit, truth)) in relit.iter().zip(files(truth.path(), 0..30, light)).enumerate() {
+            assert_eq!(relit.of, at);
+            let (relit, truth) = (imaging::load(&relit.path).unwrap(), imaging::load(&truth).unwrap());
             let off: f64 = relit.rgb().iter().zip(truth.rgb()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
             assert!(off / (relit.rgb().len() as f64) < 4.0, "{off}");
         }
@@ -207,7 +218,7 @@ mod tests {
             blue / red
         };
         let plain = blue_by_red(&old.iter().collect::<Vec<_>>());
-        let warm = relit.iter().filter(|path| blue_by_red(&[path]) < 0.8 * plain).count();
+        let warm = relit.iter().filter(|relit| blue_by_red(&[&relit.path]) < 0.8 * plain).count();
         assert_eq!((warm, relit.len()), (15, 30));
     }
 
@@ -215,7 +226,7 @@ mod tests {
     fn under_the_same_light_nothing_is_made() {
         let root = tempfile::tempdir().unwrap();
         let (old, new) = (files(root.path(), 0..30, [1.0; 3]), files(root.path(), 30..50, [1.0; 3]));
-        assert_eq!(relit(&old, &new, SIZE, root.path()).unwrap(), Vec::<PathBuf>::new());
-        assert_eq!(relit(&old, &[], SIZE, root.path()).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(relit(&old, &new, SIZE, root.path()).unwrap(), Vec::new());
+        assert_eq!(relit(&old, &[], SIZE, root.path()).unwrap(), Vec::new());
     }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::error::RetrainError;
 use super::files;
 use super::gate::Limit;
+use super::hard::{Examiner, hardest};
 use super::home::{Home, Turn};
 use super::intake::Intake;
 use super::learnt::{Ending, Learnt, clear_work};
@@ -242,6 +243,7 @@ fn train(
         },
         ..training::Options::default()
     };
+    let again = again(job, home, (active, lesson), (stop, tell))?;
     let penalty = match &options.penalty {
         Some(folder) => Some((folder.clone(), pictures_in(folder)?)),
         None => Some(make_up(&lesson.training, training.input, record.seed, &home.work())?),
@@ -249,10 +251,10 @@ fn train(
     let inputs = Inputs {
         name: record.name.clone(),
         data: home.set(),
-        again: std::mem::take(&mut lesson.again),
+        again,
         normals: Normals {
             training: std::mem::take(&mut lesson.training),
-            held_out: lesson.trial.held_out.clone(),
+            held_out: lesson.trial.held_out.iter().map(|(path, _)| path.clone()).collect(),
         },
         sight: lesson.finished.clone(),
         view: record.view.clone(),
@@ -278,6 +280,18 @@ fn train(
         TrainingError::Stopped { step } => RetrainError::Stopped { step },
         other => other.into(),
     })
+}
+
+/// What comes more often than once in an epoch.
+fn again(
+    job: &Job,
+    home: &Home,
+    (active, lesson): (&CalibratedModel, &Lesson),
+    (stop, tell): (&Shutdown, &mut dyn FnMut(Progress)),
+) -> Result<Vec<usize>, RetrainError> {
+    let examiner = Examiner { active, inference: &job.inference, sight: lesson.finished.clone() };
+    let mut show = |done, of| tell(Progress::Training(Event::Measuring { done, of }));
+    Ok(lesson.again(&hardest(lesson.old(), examiner, &home.work(), (stop, &mut show))?))
 }
 
 /// Lets the version go live if the gate does and nobody has chosen another one meanwhile.

@@ -23,8 +23,8 @@ const MOST_IN_ONE: usize = 10;
 
 /// What a candidate is tried on.
 pub(super) struct Pictures {
-    /// Normal ones that neither version has learnt, as files that the line's view was applied to.
-    pub(super) held_out: Vec<PathBuf>,
+    /// Normal ones that neither version has learnt, as files that the line's view was applied to, with their names.
+    pub(super) held_out: Vec<(PathBuf, String)>,
     /// Known defects, as they came, with their names.
     pub(super) defects: Vec<(PathBuf, String)>,
     /// Frames that were `ok`, as they came.
@@ -62,11 +62,7 @@ impl Judge {
     }
 
     fn score(&mut self, picture: &Picture) -> Result<f32, RetrainError> {
-        let input = self.resizer.resize(picture, self.detector.input());
-        let input = input.expect("the networks' input is a legal size: this is a bug");
-        let mask = self.finished.mask_of(picture.size());
-        let viewed = imaging::whole(picture.size());
-        Ok(self.detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
+        score((&mut self.detector, &mut self.resizer), &mut self.finished, picture)
     }
 
     /// Whether it raises an alarm on a frame as the camera delivers it.
@@ -80,6 +76,19 @@ impl Judge {
     fn alarms(&mut self, picture: &Picture) -> Result<bool, RetrainError> {
         Ok(self.score(picture)? > self.detector.threshold().0)
     }
+}
+
+/// What `detector` makes of a picture that the view was applied to.
+pub(super) fn score(
+    (detector, resizer): (&mut Detector, &mut Resizer),
+    finished: &mut imaging::Sight,
+    picture: &Picture,
+) -> Result<f32, RetrainError> {
+    let input = resizer.resize(picture, detector.input());
+    let input = input.expect("the networks' input is a legal size: this is a bug");
+    let mask = finished.mask_of(picture.size());
+    let viewed = imaging::whole(picture.size());
+    Ok(detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
 }
 
 /// Asks both versions; `tell` hears how many pictures of how many are done.
@@ -101,11 +110,11 @@ pub(super) fn run(
     };
     step(0)?;
 
-    let (mut scores, mut planted) = (Vec::new(), Planted::default());
-    for (at, path) in pictures.held_out.iter().enumerate() {
+    let (mut held_out, mut planted) = (Vec::new(), Planted::default());
+    for (at, (path, called)) in pictures.held_out.iter().enumerate() {
         let picture = imaging::load(path)?;
         let score = after.score(&picture)?;
-        scores.push(score);
+        held_out.push((called.clone(), score));
         // What is an alarm as it is proves nothing with a defect in it.
         let known = !before.alarms(&picture)?;
         let learnt = !known && score <= after.detector.threshold().0;
@@ -116,7 +125,7 @@ pub(super) fn run(
             let spoiled = plant(&picture, terms.seed, (at * MOST_IN_ONE + n) as u64);
             let found = after.alarms(&spoiled)?;
             if known {
-                let (name, before) = (format!("{} {n}", name(path)), before.alarms(&spoiled)?);
+                let (name, before) = (format!("{called} {n}"), before.alarms(&spoiled)?);
                 planted.known.push(Judged { name, before, after: found });
             } else {
                 planted.learnt.push(found);
@@ -147,7 +156,7 @@ pub(super) fn run(
         })
         .collect::<Result<_, _>>()?;
     Ok(vec![
-        gate::false_alarms(&scores, terms.limit),
+        gate::false_alarms(&held_out, terms.limit),
         gate::known_defects(&defects),
         gate::planted_defects(&planted, terms.margin),
         gate::shadow(&recent, terms.limit.rate),
@@ -159,6 +168,7 @@ fn encoded(path: &Path) -> Result<Pixels, RetrainError> {
     Ok(Pixels::Encoded(std::fs::read(path).map_err(RetrainError::file("read", path))?))
 }
 
-fn name(path: &Path) -> String {
+/// What a file is called.
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

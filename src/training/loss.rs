@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::efficientad::statistics::quantile;
 
-/// Elements of the student's error at or above this quantile are hard (paper §3.2: p_hard = 0.999).
-const HARD_QUANTILE: f64 = 0.999;
+/// The share of the student's errors that are hard, from the largest down (paper §3.2: 1 − p_hard, p_hard = 0.999).
+pub const HARD_SHARE: f64 = 0.001;
 
 /// What the networks made of one step's pictures; C teacher channels each.
 #[derive(Debug)]
@@ -38,15 +38,15 @@ pub struct Losses {
 
 impl Losses {
     /// The losses of `outputs`, over the cells that are visible: all of them where there is no mask. The penalty's picture
-    /// has no mask.
-    pub fn of(outputs: &Outputs, visible: Option<&Visible>) -> Result<Self> {
+    /// has no mask. Of the student's errors, the largest `hard_share` (above 0, at most 1) count.
+    pub fn of(outputs: &Outputs, visible: Option<&Visible>, hard_share: f64) -> Result<Self> {
         let squared = |a: &Tensor, b: &Tensor| (a - b)?.sqr();
         let mean = |errors: Tensor| match visible {
             Some(visible) => visible.mean(&errors),
             None => errors.mean_all(),
         };
         Ok(Self {
-            hard: hard(&squared(&outputs.teacher, &outputs.student)?, visible)?,
+            hard: hard(&squared(&outputs.teacher, &outputs.student)?, visible, hard_share)?,
             penalty: outputs.penalty.as_ref().map(|p| p.sqr()?.mean_all()).transpose()?,
             autoencoder: mean(squared(&outputs.augmented_teacher, &outputs.autoencoder)?)?,
             student_autoencoder: mean(squared(&outputs.autoencoder, &outputs.augmented_student)?)?,
@@ -112,22 +112,22 @@ impl Visible {
     }
 }
 
-/// The mean of the visible elements of `errors` at or above their 0.999 quantile.
-fn hard(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
+/// The mean of the visible elements of `errors` at or above their 1 − `share` quantile.
+fn hard(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
     if errors.device().is_cpu() {
-        hard_by_selection(errors, visible)
+        hard_by_selection(errors, visible, share)
     } else {
-        hard_by_search(errors, visible)
+        hard_by_search(errors, visible, share)
     }
 }
 
-fn hard_by_selection(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
+fn hard_by_selection(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
     let mut values = errors.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     if let Some(Visible { cells, .. }) = visible {
         let mut at = 0..;
         values.retain(|_| cells[at.next().unwrap_or(0) % cells.len()]);
     }
-    let Some(limit) = quantile(&mut values, HARD_QUANTILE) else {
+    let Some(limit) = quantile(&mut values, 1.0 - share) else {
         candle_core::bail!("a map without elements: this is a bug")
     };
     // An error that is no number leaves nothing at or above the quantile; the mean must be no number, too.
@@ -144,7 +144,7 @@ const PARTS: usize = 16;
 const ROUNDS: usize = 6;
 
 /// The same without leaving the device. Errors that lie within 2⁻²⁴ of the largest one below the quantile may count, too.
-fn hard_by_search(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> {
+fn hard_by_search(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
     let (device, rows) = (errors.device(), errors.dim(1)?);
     let all = errors.detach().to_dtype(DType::F32)?;
     // What is hidden is no error, and sought among as many fewer.
@@ -152,7 +152,7 @@ fn hard_by_search(errors: &Tensor, visible: Option<&Visible>) -> Result<Tensor> 
         Some(visible) => (all.broadcast_mul(&visible.weights)?, visible.count(errors)?),
         None => (all.contiguous()?, all.elem_count()),
     };
-    let above = count - (HARD_QUANTILE * (count - 1) as f64).ceil() as usize;
+    let above = count - ((1.0 - share) * (count - 1) as f64).ceil() as usize;
     let values = values.reshape((1, rows, errors.elem_count() / rows))?;
     let parts: Vec<f32> = (0..PARTS).map(|i| i as f32 / PARTS as f32).collect();
     let parts = Tensor::from_vec(parts, PARTS, device)?;
@@ -230,7 +230,7 @@ mod tests {
         values[1999] = -2.0;
         let student = Var::new(values, &Device::Cpu).unwrap();
         let student = Var::from_tensor(&student.reshape((1, 20, 10, 10)).unwrap()).unwrap();
-        let losses = Losses::of(&outputs(&student), None).unwrap();
+        let losses = Losses::of(&outputs(&student), None, HARD_SHARE).unwrap();
         let numbers = losses.values().unwrap();
         assert_eq!(numbers.hard, (16.0 + 9.0) / 2.0);
         assert_eq!(
@@ -255,7 +255,7 @@ mod tests {
         let mut made = outputs(&student);
         (made.augmented_student, made.autoencoder) =
             (student.as_tensor().clone(), student.zeros_like().unwrap());
-        let losses = Losses::of(&made, Some(&visible)).unwrap();
+        let losses = Losses::of(&made, Some(&visible), HARD_SHARE).unwrap();
         let numbers = losses.values().unwrap();
         assert!(numbers.hard < 0.02, "{numbers:?}");
         assert!((1.0..1.3).contains(&numbers.student_autoencoder), "{numbers:?}");
@@ -265,14 +265,18 @@ mod tests {
         assert!(gradient.iter().enumerate().all(|(i, g)| (i % 100 == 7) == (*g == 0.0)), "{gradient:?}");
         // Nothing hidden is no mask at all.
         let all = Visible::new(&[false; 100], 10, 10, &Device::Cpu).unwrap().unwrap();
-        let (with, without) = (Losses::of(&made, Some(&all)).unwrap(), Losses::of(&made, None).unwrap());
+        let [with, without] =
+            [Some(&all), None].map(|visible| Losses::of(&made, visible, HARD_SHARE).unwrap());
         assert_eq!(with.values().unwrap().hard, without.values().unwrap().hard);
         assert!(Visible::new(&[true; 100], 10, 10, &Device::Cpu).unwrap().is_none());
     }
 
     #[test]
     fn what_is_hard_is_the_same_by_search_as_by_selection() {
-        for (seed, shape) in [(1, (1, 384, 56, 56)), (2, (1, 20, 10, 10)), (3, (1, 7, 3, 5))] {
+        let all = (1, 384, 56, 56);
+        for (seed, shape, share) in
+            [(1, all, HARD_SHARE), (1, all, 0.1), (2, (1, 20, 10, 10), 0.02), (3, (1, 7, 3, 5), HARD_SHARE)]
+        {
             let mut state = seed as u32;
             let mut number = || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -282,16 +286,16 @@ mod tests {
                 (0..shape.1 * shape.2 * shape.3).map(|_| number().powi(4) * 30.0).collect();
             let errors = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap();
             let [a, b] = [hard_by_selection, hard_by_search].map(|hard| {
-                let loss = hard(&errors, None).unwrap();
+                let loss = hard(&errors, None, share).unwrap();
                 let gradient = loss.backward().unwrap().get(&errors).unwrap().clone();
                 let chosen = gradient.gt(0.0).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap();
                 (loss.to_scalar::<f32>().unwrap(), chosen.to_scalar::<f32>().unwrap())
             });
-            assert_eq!(a.1, b.1, "{shape:?}");
+            assert_eq!(a.1, b.1, "{shape:?} {share}");
             assert!((a.0 - b.0).abs() <= 1e-5 * a.0.abs(), "{a:?} {b:?}");
         }
         let broken = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
-        assert!(hard_by_search(&broken, None).unwrap().to_scalar::<f32>().unwrap().is_nan());
+        assert!(hard_by_search(&broken, None, HARD_SHARE).unwrap().to_scalar::<f32>().unwrap().is_nan());
     }
 
     #[test]
@@ -301,14 +305,14 @@ mod tests {
         let hidden: Vec<bool> = (0..100).map(|cell| cell == 7).collect();
         let visible = Visible::new(&hidden, 10, 10, &Device::Cpu).unwrap().unwrap();
         let [a, b] = [hard_by_selection, hard_by_search]
-            .map(|hard| hard(&errors, Some(&visible)).unwrap().to_scalar::<f32>().unwrap());
+            .map(|hard| hard(&errors, Some(&visible), HARD_SHARE).unwrap().to_scalar::<f32>().unwrap());
         assert_eq!(a, b);
     }
 
     #[test]
     fn a_loss_that_is_no_number_is_named() {
         let student = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
-        let numbers = Losses::of(&outputs(&student), None).unwrap().values().unwrap();
+        let numbers = Losses::of(&outputs(&student), None, HARD_SHARE).unwrap().values().unwrap();
         assert_eq!(numbers.broken().map(|b| b.0), Some("student-teacher"));
     }
 }

@@ -1,4 +1,4 @@
-//! What each step of a training does: its learning rate, its pictures, its chance.
+//! What each step of a training does: its learning rate, what is hard, its pictures, its chance.
 //!
 //! Everything follows from the seed and the step's number, so that a resumed training needs no generator's state.
 //! Not here: the doing (`trainer`).
@@ -7,9 +7,20 @@ use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::loss::HARD_SHARE;
+
 /// Share of the steps after which the learning rate falls to a tenth.
 const DECAY_AFTER: f64 = 0.95;
 const DECAY: f64 = 0.1;
+/// The share of the student's errors that are hard at first: with the paper's alone, a student far from the teacher
+/// mends its few worst errors and leaves the rest for thousands of steps.
+const HARD_SHARE_AT_FIRST: f64 = 0.1;
+/// It falls to this share, in so many of the steps, and in [`LONGEST_APPROACH`] at most.
+const HARD_SHARE_SOON: f64 = 0.01;
+const APPROACH: f64 = 0.6;
+const LONGEST_APPROACH: f64 = 6000.0;
+/// The step from which the paper's share counts. Shorter trainings do better without it.
+const PAPERS_FROM: u64 = 10_000;
 
 /// What chance is asked for; each has a stream of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +48,31 @@ pub struct Schedule {
     pub learning_rate: f64,
 }
 
+/// How fast a step learns, and from what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Adam's.
+    pub learning_rate: f64,
+    /// The share of the student's errors that are hard.
+    pub hard_share: f64,
+}
+
 impl Schedule {
+    /// The pace of `step`, counted from 0.
+    pub fn pace(&self, step: u64) -> Pace {
+        Pace { learning_rate: self.learning_rate(step), hard_share: self.hard_share(step) }
+    }
+
+    /// The share of the student's errors that are hard in `step`, counted from 0.
+    pub fn hard_share(&self, step: u64) -> f64 {
+        if step >= PAPERS_FROM {
+            return HARD_SHARE;
+        }
+        let approach = (self.steps as f64 * APPROACH).min(LONGEST_APPROACH);
+        let done = (step as f64 / approach).min(1.0);
+        HARD_SHARE_AT_FIRST * (HARD_SHARE_SOON / HARD_SHARE_AT_FIRST).powf(done)
+    }
+
     /// The learning rate of `step`, counted from 0: a tenth after 95 % of the steps.
     pub fn learning_rate(&self, step: u64) -> f64 {
         let decay_at = ((self.steps as f64 * DECAY_AFTER) as u64).max(1);
@@ -75,6 +110,19 @@ mod tests {
         assert_eq!(SCHEDULE.learning_rate(949), 1e-4);
         assert!((SCHEDULE.learning_rate(950) - 1e-5).abs() < 1e-18);
         assert_eq!(Schedule { steps: 1, ..SCHEDULE }.learning_rate(0), 1e-4);
+    }
+
+    #[test]
+    fn many_errors_are_hard_at_first_and_the_papers_few_in_long_trainings() {
+        let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-9;
+        assert!(near(SCHEDULE.hard_share(0), 0.1));
+        assert!(near(SCHEDULE.hard_share(300), 0.1f64.powf(1.5)));
+        assert!((600..1000).all(|step| near(SCHEDULE.hard_share(step), 0.01)));
+        let papers = Schedule { steps: 70_000, ..SCHEDULE };
+        assert!(near(papers.hard_share(6000), 0.01));
+        assert_eq!((papers.hard_share(10_000), papers.hard_share(69_999)), (HARD_SHARE, HARD_SHARE));
+        assert!((0..69_999).all(|step| papers.hard_share(step) >= papers.hard_share(step + 1)));
+        assert!(near(Schedule { steps: 1, ..SCHEDULE }.hard_share(0), 0.1));
     }
 
     #[test]

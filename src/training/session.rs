@@ -338,7 +338,7 @@ impl Session {
             penalty: penalty.as_deref(),
         };
         let mut dropout = schedule.chance(step, Purpose::Dropout);
-        let losses = self.trainer.step(&pictures, schedule.learning_rate(step), &mut dropout)?;
+        let losses = self.trainer.step(&pictures, schedule.pace(step), &mut dropout)?;
         match losses.broken() {
             Some((loss, value)) => Err(TrainingError::Diverged { step: step + 1, loss, value }),
             None => Ok(losses),

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::adam::Adam;
 use super::loss::{LossValues, Losses, Outputs, Visible};
+use super::schedule::Pace;
 use super::teacher::Teacher;
 use crate::efficientad::{Architecture, Autoencoder, Pdn, Weights, initialise, input};
 use crate::frame::Picture;
@@ -68,15 +69,15 @@ impl Trainer {
     pub(super) fn step(
         &mut self,
         pictures: &StepPictures,
-        learning_rate: f64,
+        pace: Pace,
         dropout: &mut ChaCha8Rng,
     ) -> Result<LossValues> {
         let outputs = self.outputs(pictures, dropout)?;
-        let losses = Losses::of(&outputs, pictures.visible)?;
+        let losses = Losses::of(&outputs, pictures.visible, pace.hard_share)?;
         let values = losses.values()?;
         // Gradients of a broken loss would spoil every weight; the caller stops on it.
         if values.broken().is_none() {
-            self.adam.step(&losses.total()?.backward()?, learning_rate)?;
+            self.adam.step(&losses.total()?.backward()?, pace.learning_rate)?;
         }
         Ok(values)
     }

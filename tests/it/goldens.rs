@@ -15,7 +15,7 @@ use inspectord::efficientad::{
 };
 use inspectord::frame::{Picture, Size};
 use inspectord::training::adam::Adam;
-use inspectord::training::loss::{Losses, Outputs};
+use inspectord::training::loss::{HARD_SHARE, Losses, Outputs};
 use safetensors::SafeTensors;
 
 const DEVICE: Device = Device::Cpu;
@@ -184,7 +184,7 @@ pub(crate) fn check_training(golden: &Golden) {
     let mut adam = Adam::new(&variables).unwrap();
     for round in 0..3 {
         let made = outputs(golden, &networks, &student, &autoencoder).unwrap();
-        let losses = Losses::of(&made, None).unwrap();
+        let losses = Losses::of(&made, None, HARD_SHARE).unwrap();
         let v = losses.values().unwrap();
         let all = [v.hard, v.penalty.unwrap(), v.autoencoder, v.student_autoencoder, v.total()];
         for (i, (loss, expected)) in all.iter().zip(&golden.get("losses")[5 * round..]).enumerate() {

@@ -147,7 +147,8 @@ async fn reconnects_leave_nothing_behind() {
     let proxy = Proxy::start(broker.port()).await;
     let quick = Options { back_off_min_ms: 10, back_off_max_ms: 10, ..options(proxy.port()) };
     let mut rig = Rig::start(&quick, 16);
-    let plc = Subscriber::start(broker.port(), "inspectord/box/status").await;
+    // Hears nothing, since what it heard would be in this process's memory, too.
+    let plc = Subscriber::start(broker.port(), "nobody/says/anything").await;
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         4 * pages.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
@@ -168,7 +169,7 @@ async fn reconnects_leave_nothing_behind() {
     }
     let end = resident();
     println!("resident after {} reconnects {settled} KiB, after {times} {end} KiB", times / 10);
-    assert!(end < settled + settled / 4 + 4096, "{settled} KiB became {end} KiB");
+    assert!(end < settled + settled / 8 + 1024, "{settled} KiB became {end} KiB");
     rig.stop().await;
 }
 

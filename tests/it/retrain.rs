@@ -1,8 +1,9 @@
 //! Retraining from end to end: false alarms after the light has changed, samples dropped in, a version that knows the
 //! new light, defects still caught; killed in the middle, and rolled back.
 //!
-//! The parts are the simulated line's, the model is the one that ships with the demo, and so few steps are trained that
-//! the test shows the mechanics: what a real retraining is worth stands in `docs/adr/0004-retraining.md`.
+//! The parts are the simulated line's, the model is the one that ships with the demo, and the gate asks what it asks of every
+//! version. Fewer steps are trained than on a line, as many as this light takes: with four of them the new light is not
+//! learnt, and the gate refuses. What a real retraining is worth stands in `docs/adr/0004-retraining.md`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,9 +146,8 @@ fn kill(pid: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_in_the_middle() {
-    let floor =
-        Box::new("new_samples = 8\npenalty = \"others\"\nlearning_rate = 0.0001\nsteps = 4\ncheckpoint_seconds = 0\nmargin = 1.0\nthreads = 2\nfalse_positive_rate = 0.02").await;
-    for (name, picture) in parts("old", 100..116, |n| normal_part(LINE, n, SIZE)) {
+    let floor = Box::new("new_samples = 8\nsteps = 40\ncheckpoint_seconds = 0\nthreads = 2").await;
+    for (name, picture) in parts("old", 100..140, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
     }
     let subscriber = floor.subscribe().await;
@@ -199,12 +199,15 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
     let version = state["retraining"]["version"].as_str().unwrap().to_owned();
     subscriber.wait_until("/top/state", |s| s["model"]["version"] == version.as_str()).await;
 
-    // Fewer false alarms on parts that neither version has seen, and the defects are still caught.
+    // No false alarm on parts that neither version has seen, and defects are caught under both lamps.
     let after = floor.inspect(&subscriber, &parts("new", 400..408, dim)).await;
     assert!(after.values().all(|v| v["model"]["version"] == version.as_str()), "{after:?}");
-    assert!(alarms(&after) < 8, "{after:?}");
-    let defects = floor.inspect(&subscriber, &parts("worse", 600..603, |n| with_a_label(dim(n)))).await;
-    assert_eq!(alarms(&defects), 3, "{defects:?}");
+    assert_eq!(alarms(&after), 0, "{after:?}");
+    let under_the_new = parts("worse", 600..603, |n| with_a_label(dim(n)));
+    for defects in [under_the_new, parts("still", 603..606, labelled)] {
+        let defects = floor.inspect(&subscriber, &defects).await;
+        assert_eq!(alarms(&defects), 3, "{defects:?}");
+    }
     let listed = floor.json(&["models", "list", "--json"]);
     assert_eq!((&listed[0]["version"], &listed[0]["standing"]), (&base.as_str().into(), &"accepted".into()));
     assert_eq!((&listed[1]["version"], &listed[1]["standing"]), (&version.as_str().into(), &"active".into()));
@@ -225,10 +228,8 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_lost() {
-    let floor = Box::new(
-        "new_samples = 0\nquiet_minutes = 0\npenalty = \"others\"\nsteps = 1\nmargin = 1.0\nthreads = 2",
-    )
-    .await;
+    let floor =
+        Box::new("new_samples = 0\nquiet_minutes = 0\npenalty = \"others\"\nsteps = 1\nthreads = 2").await;
     for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
     }
