@@ -57,6 +57,8 @@ struct Past {
     timer: Option<Timer>,
     /// The camera was lost, or has never opened.
     failed: bool,
+    /// The camera that was lost, until it is closed.
+    lost: Option<Box<dyn Camera>>,
 }
 
 enum Ended {
@@ -72,7 +74,7 @@ impl Capture {
             CaptureMode::Free { .. } | CaptureMode::Software { .. } => None,
         };
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut past = Past { backoff, recent: Recent::default(), timer, failed: false };
+        let mut past = Past { backoff, recent: Recent::default(), timer, failed: false, lost: None };
         while !self.shutdown.requested() {
             match self.run_once(&mut open, &mut past) {
                 Ok(Ended::Stopped) => break,
@@ -85,6 +87,9 @@ impl Capture {
                     let pause = past.backoff.pause();
                     self.health.camera_failed(&failure, pause);
                     let why = telemetry::chain(&failure);
+                    if let Some(camera) = past.lost.take() {
+                        let _closed_or_failed_at_it = self.beside(|| drop(camera), past.timer.as_mut());
+                    }
                     self.answer_without_camera(&why, Some(pause), past.timer.as_mut());
                 }
             }
@@ -99,17 +104,17 @@ impl Capture {
         let mut seen = (self.judged)();
         seen.extend(past.recent.0.iter().cloned());
         let mut camera = if past.failed {
-            opening::beside(
-                &self.camera,
-                || open(seen),
-                &self.triggers,
-                |trigger| {
-                    self.answer_while_opening(trigger, past.timer.as_mut());
-                },
-            )?
+            self.beside(|| open(seen), past.timer.as_mut()).flatten()?
         } else {
             open(seen)?
         };
+        let ended = self.capture_with(camera.as_mut(), past);
+        past.lost = ended.is_err().then_some(camera);
+        ended
+    }
+
+    /// Captures until the camera is lost.
+    fn capture_with(&self, camera: &mut dyn Camera, past: &mut Past) -> Result<Ended, CameraError> {
         let Past { backoff, recent, timer, .. } = past;
         self.health.camera_is_up(camera.describe());
         let opened = Instant::now();
@@ -124,19 +129,17 @@ impl Capture {
                 backoff.reset();
             }
             match (self.mode, timer.as_mut()) {
-                (CaptureMode::Free { when_full }, _) => {
-                    match self.next_frame(camera.as_mut(), TICK, recent)? {
-                        Taken::Part(part) => {
-                            backoff.reset();
-                            self.pass_on_free(part, when_full);
-                        }
-                        Taken::Nothing => {}
-                        Taken::End => return Ok(Ended::NoMoreFrames),
+                (CaptureMode::Free { when_full }, _) => match self.next_frame(camera, TICK, recent)? {
+                    Taken::Part(part) => {
+                        backoff.reset();
+                        self.pass_on_free(part, when_full);
                     }
-                }
+                    Taken::Nothing => {}
+                    Taken::End => return Ok(Ended::NoMoreFrames),
+                },
                 (CaptureMode::Software { patience }, _) => match self.triggers.recv_timeout(TICK) {
                     Ok(part) => {
-                        if let Some(part) = self.expose_for(part, camera.as_mut(), patience, recent)? {
+                        if let Some(part) = self.expose_for(part, camera, patience, recent)? {
                             self.pass_on_triggered(part);
                         }
                         backoff.reset();
@@ -146,7 +149,7 @@ impl Capture {
                 },
                 (CaptureMode::Timed { period }, Some(timer)) => {
                     if let Some(part) = self.tick(timer)
-                        && let Some(part) = self.expose_for(part, camera.as_mut(), period, recent)?
+                        && let Some(part) = self.expose_for(part, camera, period, recent)?
                     {
                         self.health.frames_exposed(part.frames());
                         self.hand_over(part);
@@ -278,12 +281,19 @@ impl Capture {
         }
     }
 
-    fn answer_while_opening(&self, trigger: Option<Part>, timer: Option<&mut Timer>) {
-        self.health.beat(Stage::Capture);
-        let tick = timer.and_then(|timer| self.tick(timer));
-        for part in trigger.into_iter().chain(tick) {
-            part.give_up(Reason::Camera, "the camera is down and being opened again");
-        }
+    /// Does what may take a camera's driver or network long, while whatever triggers is answered.
+    fn beside<T: Send>(
+        &self,
+        work: impl FnOnce() -> T + Send,
+        mut timer: Option<&mut Timer>,
+    ) -> Result<T, CameraError> {
+        opening::beside(&self.camera, work, &self.triggers, |trigger| {
+            self.health.beat(Stage::Capture);
+            let tick = timer.as_deref_mut().and_then(|timer| self.tick(timer));
+            for part in trigger.into_iter().chain(tick) {
+                part.give_up(Reason::Camera, "the camera is down and being opened again");
+            }
+        })
     }
 
     /// While there is no camera, triggers and ticks are answered at once; returns after `pause`, or never without one.

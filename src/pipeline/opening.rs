@@ -1,8 +1,8 @@
-//! Opening a camera while its triggers go on being answered: drivers and networks may take seconds, and a part that passes has
-//! no picture.
+//! Opening and closing a camera while its triggers go on being answered: drivers and networks may take seconds, and a part that
+//! passes has no picture.
 //!
-//! In: what opens it. Out: the camera, and whatever triggered meanwhile, one by one, to whoever answers. One thread beside the
-//! capture thread, for as long as it takes. Not here: what the answer is, when it is tried again (`capture`).
+//! In: what opens or closes it. Out: what came of that, and whatever triggered meanwhile, one by one, to whoever answers. One thread
+//! beside the capture thread, for as long as it takes. Not here: what the answer is, when it is tried again (`capture`).
 
 use std::convert::Infallible;
 
@@ -10,28 +10,28 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use super::capture::TICK;
 use super::part::Part;
-use crate::camera::{Camera, CameraError};
+use crate::camera::CameraError;
 use crate::frame::CameraId;
 
-/// Opens the camera `id`; `meanwhile` is given each trigger that comes, and is called now and then without one.
+/// Does `work` on the camera `id`; `meanwhile` is given each trigger that comes, and is called now and then without one.
 ///
 /// # Errors
-/// What `open` says, or that there is no thread for it.
-pub(super) fn beside(
+/// That there is no thread for it, or that it panicked.
+pub(super) fn beside<T: Send>(
     id: &CameraId,
-    open: impl FnOnce() -> Result<Box<dyn Camera>, CameraError> + Send,
+    work: impl FnOnce() -> T + Send,
     triggers: &Receiver<Part>,
     mut meanwhile: impl FnMut(Option<Part>),
-) -> Result<Box<dyn Camera>, CameraError> {
+) -> Result<T, CameraError> {
     std::thread::scope(|scope| {
         // Nothing is ever sent: it ends when the thread does.
         let (ends, ended) = bounded::<Infallible>(0);
-        let opening = std::thread::Builder::new().name(format!("open {id}")).spawn_scoped(scope, move || {
+        let working = std::thread::Builder::new().name(format!("open {id}")).spawn_scoped(scope, move || {
             let _until_here = ends;
-            open()
+            work()
         });
         let lost = |message: String| CameraError::Lost { name: id.to_string(), message };
-        let opening = opening.map_err(|e| lost(format!("no thread can be started to open it: {e}")))?;
+        let working = working.map_err(|e| lost(format!("no thread can be started for it: {e}")))?;
         let mut triggers = triggers.clone();
         loop {
             select! {
@@ -43,7 +43,7 @@ pub(super) fn beside(
                 default(TICK) => meanwhile(None),
             }
         }
-        opening.join().unwrap_or_else(|_| Err(lost("its driver's library failed".into())))
+        working.join().map_err(|_| lost("its driver's library failed".into()))
     })
 }
 
@@ -54,7 +54,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::camera::Next;
+    use crate::camera::{Camera, Next};
     use crate::verdict::{Outcome, Reason};
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ mod tests {
         let (let_it_open, may_open) = bounded(1);
         let open = move || {
             may_open.recv_timeout(PATIENCE).expect("the trigger is answered first");
-            Ok(Box::new(Blind) as Box<dyn Camera>)
+            Box::new(Blind) as Box<dyn Camera>
         };
         trigger.send(Part::free_running(id.clone(), Instant::now(), Timestamp::now(), dispatch)).unwrap();
         // With nobody left to trigger, it is waited for all the same.
