@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::report::UsageError;
-use super::{device, signals};
+use super::{device, memory, signals};
 use crate::detector::options::Device;
 use crate::efficientad::{Backbone, PdnSize};
 use crate::training::checkpoint;
@@ -124,6 +124,7 @@ struct Done<'a> {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    memory::keep();
     let options = args.options()?;
     let device = device::open(args.device)?;
     let pictures = distillation::find_pictures(&args.images)?;

@@ -17,6 +17,7 @@ pub mod history;
 pub mod inspect;
 mod judging;
 mod keeping;
+mod memory;
 pub mod models;
 mod progress;
 mod report;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::common::SettingsArgs;
 use super::progress::Progress;
-use super::{device, keeping, models, signals, train};
+use super::{device, keeping, memory, models, signals, train};
 use crate::detector;
 use crate::frame::CameraId;
 use crate::retrain::{self, Ending, Job, Outcome, Report, RetrainError};
@@ -60,6 +60,7 @@ struct Done<'a> {
 /// There is nothing to learn, something cannot be read, or somebody asked to stop. A version that the gate refuses is
 /// no error: it is what the gate is there for.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    memory::keep();
     if let Some(pid) = args.with_parent {
         end_with(pid).context("cannot watch the process that started this one")?;
     }

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::eyes::Eyes;
 use super::progress::Progress;
 use super::report::UsageError;
-use super::{device, shipped, signals};
+use super::{device, memory, shipped, signals};
 use crate::detector::options::Device;
 use crate::efficientad::{Architecture, CalibratedModel, PdnSize, ThresholdMethod};
 use crate::frame::Size;
@@ -101,6 +101,7 @@ struct Done<'a> {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    memory::keep();
     let options = args.options()?;
     let architecture = Architecture::new(options.size, options.input)?;
     let sight = args.eyes.open()?;
