@@ -10,6 +10,7 @@ green and blue. Of train/good, --new pictures under the new light are dropped in
 import argparse
 import json
 import pathlib
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -52,6 +53,11 @@ def run(program, *arguments):
     if done.returncode != 0:
         raise SystemExit(done.stdout + done.stderr)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def processor_minutes():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
 
 
 def judge(program, model, folder):
@@ -129,12 +135,13 @@ def main():
             )
         )
         before, old_threshold = table(given.program, given.model, tests)
-        began = time.monotonic()
+        began, spent = time.monotonic(), processor_minutes()
         done = run(given.program, "retrain", "--config", settings, "--json")[-1]
-        minutes = (time.monotonic() - began) / 60
+        minutes, busy = (time.monotonic() - began) / 60, processor_minutes() - spent
         after_model = root / "retrain/top/versions" / done["report"]["version"]
         after, threshold = table(given.program, after_model, tests)
-        print(f"{given.steps} steps at {given.learning_rate}: {done['ending']} after {minutes:.1f} minutes")
+        print(f"{given.steps} steps at {given.learning_rate}: {done['ending']} after {minutes:.1f} minutes, "
+              f"{busy:.1f} of one processor core")
         for check in done["report"]["checks"]:
             print(f"  {'+' if check['passed'] else '-'} {check['name']}: {check['words']}")
         print(f"threshold {old_threshold:.3f} before, {threshold:.3f} after; alarms and AUROC against good parts")

@@ -39,27 +39,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// Clocks that stand still until they are turned by hand, for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Turned {
+    /// What the monotonic clock says.
+    pub monotonic: Instant,
+    /// What the wall clock says.
+    pub utc: Timestamp,
+}
+
+impl Clock for Turned {
+    fn utc(&self) -> Timestamp {
+        self.utc
+    }
+
+    fn monotonic(&self) -> Instant {
+        self.monotonic
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    /// Clocks that stand still until they are turned.
-    struct Turned {
-        monotonic: Instant,
-        utc: Timestamp,
-    }
-
-    impl Clock for Turned {
-        fn utc(&self) -> Timestamp {
-            self.utc
-        }
-
-        fn monotonic(&self) -> Instant {
-            self.monotonic
-        }
-    }
 
     #[test]
     fn a_moment_is_mapped_by_its_distance_from_now() {

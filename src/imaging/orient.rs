@@ -73,6 +73,14 @@ pub enum Flip {
 const TILE: usize = 32;
 
 impl Orientation {
+    /// The upright size of a picture that is delivered with `size`.
+    pub fn upright(self, size: Size) -> Size {
+        match self.rotate {
+            Rotation::Right | Rotation::Left => Size::new(size.height, size.width),
+            Rotation::None | Rotation::Half => size,
+        }
+    }
+
     /// The picture, upright.
     pub fn apply(self, picture: Picture) -> Picture {
         if self == Self::default() {
@@ -87,8 +95,8 @@ impl Orientation {
             Rotation::Half => ((w - 1, h - 1), (-1, 0), (0, -1)),
             Rotation::Left => ((w - 1, 0), (0, 1), (-1, 0)),
         };
-        let turned = matches!(self.rotate, Rotation::Right | Rotation::Left);
-        let (columns, rows) = if turned { (h, w) } else { (w, h) };
+        let upright = self.upright(picture.size());
+        let (columns, rows) = (upright.width as usize, upright.height as usize);
         let last = |from: (usize, usize), step: (isize, isize), count: usize| {
             let end = |at: usize, by: isize| at.wrapping_add_signed(by * (count as isize - 1));
             (end(from.0, step.0), end(from.1, step.1))
@@ -109,6 +117,7 @@ impl Orientation {
         let captured = picture.rgb();
         let mut rgb = vec![0; captured.len()];
         // Turned by a quarter, neighbours come from far apart: tiles keep both sides' lines in the cache.
+        let turned = matches!(self.rotate, Rotation::Right | Rotation::Left);
         let (across, downwards) = if turned { (TILE, TILE) } else { (columns, 1) };
         let mut first = (start.1 * w + start.0) * 3;
         for strip in rgb.chunks_mut(3 * columns * downwards) {
@@ -126,8 +135,7 @@ impl Orientation {
             }
             first = first.wrapping_add_signed(down * downwards as isize);
         }
-        Picture::new(Size::new(columns as u32, rows as u32), rgb)
-            .expect("turning keeps the number of pixels: this is a bug")
+        Picture::new(upright, rgb).expect("turning keeps the number of pixels: this is a bug")
     }
 }
 

@@ -29,6 +29,13 @@ pub struct View {
     pub bounds: Bounds,
 }
 
+impl View {
+    /// Whether a picture of this size is the region, cut out already.
+    pub fn is_cut(&self, size: Size) -> bool {
+        self.region.is_some_and(|region| size == Size::new(region.width, region.height))
+    }
+}
+
 /// A picture as its line sees it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -85,11 +92,6 @@ impl Sight {
         Ok(sight)
     }
 
-    /// Whether a picture of this size is the region, cut out already.
-    pub fn is_cut(&self, size: Size) -> bool {
-        self.view.region.is_some_and(|region| size == Size::new(region.width, region.height))
-    }
-
     /// A frame, as the camera delivers it.
     ///
     /// # Errors
@@ -107,7 +109,7 @@ impl Sight {
     /// # Errors
     /// As [`Sight::frame`].
     pub fn picture(&mut self, picture: Picture) -> Result<Seen, SightError> {
-        let cut = self.view.region.filter(|_| self.is_cut(picture.size()));
+        let cut = self.view.region.filter(|_| self.view.is_cut(picture.size()));
         let Some(part) = self.finished.or(cut.map(Some)) else { return self.frame(picture) };
         let mask = match part {
             Some(part) => {

@@ -10,7 +10,7 @@ use super::error::RetrainError;
 use super::files;
 use crate::efficientad::sha256;
 use crate::frame::{Picture, Size};
-use crate::imaging::{self, Rotation, View, crop, png};
+use crate::imaging::{self, View, crop, png};
 
 /// How one camera's pictures are looked at.
 #[derive(Debug, Clone)]
@@ -37,15 +37,12 @@ impl Sight {
 
     /// The upright size of a picture that is delivered with `size`.
     pub(super) fn upright(&self, size: Size) -> Size {
-        match self.view.orientation.rotate {
-            Rotation::Right | Rotation::Left => Size::new(size.height, size.width),
-            Rotation::None | Rotation::Half => size,
-        }
+        self.view.orientation.upright(size)
     }
 
     /// Whether a picture of this size is the line's region already.
     pub(super) fn is_cut(&self, size: Size) -> bool {
-        self.view.region.is_some_and(|region| size == Size::new(region.width, region.height))
+        self.view.is_cut(size)
     }
 
     /// The part of the picture at `path` that the line inspects.
@@ -89,7 +86,7 @@ mod tests {
     use super::*;
     use crate::detector::untrained;
     use crate::frame::Region;
-    use crate::imaging::{Flip, Orientation};
+    use crate::imaging::{Flip, Orientation, Rotation};
 
     #[test]
     fn a_frame_is_turned_and_cut_and_what_is_cut_already_is_not() {

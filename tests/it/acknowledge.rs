@@ -224,8 +224,7 @@ async fn triggers_that_come_while_the_disk_is_full_are_answered_though_the_daemo
         said.iter().map(|v| v["part_id"].to_string()).collect::<BTreeSet<_>>().len()
     };
     eventually("every trigger is answered", || answered() == 50).await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let verdicts = complete(&plc.on("/verdict"));
     assert_eq!(verdicts.len() + plc.on("/reply").len(), 50, "none is answered twice");
 }
@@ -260,8 +259,7 @@ async fn a_daemon_that_is_killed_again_and_again_answers_every_trigger_once() {
         said.iter().map(|v| v["part_id"].to_string()).collect::<BTreeSet<_>>().len()
     };
     eventually("every trigger is answered", || answered() == sent).await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let verdicts = complete(&plc.on("/verdict"));
     let parts: BTreeSet<String> = verdicts.values().map(|v| v["part_id"].to_string()).collect();
     assert_eq!(parts.len(), verdicts.len(), "a part was judged twice");

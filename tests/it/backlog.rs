@@ -48,6 +48,5 @@ async fn a_fresh_alarm_is_not_held_up_behind_a_long_backlog() {
     assert!(plc.on("/alarm").iter().all(|again| *again == alarm));
     let sequences: BTreeSet<u64> = plc.on("/verdict").iter().filter_map(|v| v["sequence"].as_u64()).collect();
     assert!(sequences.into_iter().eq(1..=BACKLOG + 1));
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }

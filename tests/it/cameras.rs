@@ -47,8 +47,7 @@ async fn a_gige_camera_that_dies_gets_its_line_back_by_itself() {
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"after"}"#).await;
     let verdict = subscriber.wait_for("/verdict", 3).await.remove(2);
     assert_ne!(verdict["decision"], "uninspected", "{verdict}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,8 +74,7 @@ async fn a_trigger_is_answered_at_its_deadline_though_the_cameras_firmware_hangs
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"B"}"#).await;
     let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
     assert_ne!(verdict["decision"], "uninspected", "{verdict}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 
@@ -100,8 +98,7 @@ async fn every_signal_on_the_cameras_line_gets_its_verdict_also_where_the_frame_
     assert!(lost.iter().all(|(_, reason, detail)| *reason == "camera" && detail.contains("never arrived")));
     let state = subscriber.wait_until("/state", |s| s["counters"]["missed_frames"] == 2).await;
     assert_eq!(state["counters"]["uninspected"], 2, "{state}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 
@@ -126,8 +123,7 @@ async fn what_is_lost_on_the_way_stands_in_the_state_and_in_the_metrics() {
     }
     let bad = subscriber.wait_until("/verdict", |v| v["decision"] == "uninspected").await;
     assert!(said(&bad).2.contains("lost on the way"), "{bad}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 
@@ -148,8 +144,7 @@ async fn a_live_camera_that_shows_the_very_same_picture_again_is_frozen() {
         subscriber.on("/verdict")[told..].iter().any(|v| v["decision"] != "uninspected")
     })
     .await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 

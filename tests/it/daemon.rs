@@ -219,8 +219,7 @@ async fn a_gap_is_filled_on_request() {
     let sequences: Vec<u64> =
         subscriber.wait_for("/verdict", 4).await.iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, [3, 4, 5, 6]);
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,8 +239,7 @@ async fn a_trigger_gets_one_verdict_that_echoes_its_fields() {
     let verdict = subscriber.wait_for("/verdict", 2).await.remove(1);
     assert_eq!((&verdict["part_id"], &verdict["decision"]), (&"A-18".into(), &"uninspected".into()));
     assert_eq!(verdict["reason"], "deadline");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     subscriber.wait_until("/status", |status| status["state"] == "stopped").await;
 }
 
@@ -263,8 +261,7 @@ async fn a_golden_part_with_the_wrong_verdict_stands_in_the_cameras_state_until_
     assert_eq!((&verdict["decision"], &verdict["trigger"]["golden"]), (&"ok".into(), &"good".into()));
     let newest = || subscriber.on("/state").pop().unwrap();
     eventually("the warning is taken back", || newest()["warnings"].is_null()).await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,8 +281,7 @@ async fn a_trigger_storm_gets_exactly_one_verdict_each() {
         subscriber.count("/verdict") + subscriber.count("/reply") >= 200
     })
     .await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let verdicts = complete(&subscriber.on("/verdict"));
     let answered: Vec<String> = verdicts
         .values()
@@ -320,8 +316,7 @@ async fn while_the_camera_is_down_triggers_are_answered_at_once() {
     // The camera comes back by itself.
     fs::create_dir(&nowhere).unwrap();
     subscriber.wait_until("/state", |state| state["state"] == "up").await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,8 +335,7 @@ async fn a_part_under_inspection_when_the_daemon_is_killed_still_gets_its_verdic
     let daemon = floor.start(&[]);
     let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
     assert_eq!((&verdict["part_id"], &verdict["decision"]), (&"cut short".into(), &"uninspected".into()));
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 
@@ -358,8 +352,7 @@ async fn files_dropped_in_while_the_daemon_runs_are_judged() {
     subscriber.wait_for("/verdict", 2).await;
     floor.drop_pictures(2, 3);
     subscriber.wait_for("/verdict", 5).await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     one_verdict_per_file(&complete(&subscriber.on("/verdict")), 5);
 }
 
@@ -391,8 +384,7 @@ async fn two_triggers_at_once_and_for_one_part_get_a_verdict_each() {
     let told: Vec<_> = verdicts.iter().map(|v| (&v["part_id"], &v["trigger"]["turn"])).collect();
     assert_eq!(told, [(&"twin".into(), &"first".into()), (&"twin".into(), &"second".into())]);
     assert_ne!(verdicts[0]["id"], verdicts[1]["id"]);
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -423,8 +415,7 @@ async fn a_burst_of_views_is_one_part_with_the_verdict_of_the_worst() {
     assert!(torn["detail"].as_str().unwrap().contains("view 3 of 3"), "{torn}");
     // The replay has ended: the third part gets no frame, and its verdict says so.
     assert_eq!((&verdicts[2]["reason"], verdicts.len()), (&"camera".into(), 3));
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -449,8 +440,7 @@ async fn a_timer_gets_a_verdict_for_every_tick_also_while_the_camera_is_down() {
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"uninvited"}"#).await;
     let reply = subscriber.wait_for("/reply", 1).await.remove(0);
     assert!(reply["error"].as_str().unwrap().contains("takes no triggers"), "{reply}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&subscriber.on("/verdict"));
 }
 

@@ -75,8 +75,7 @@ async fn names_and_paths_in_messages_lead_nowhere() {
     assert!(plc.on("/top/reply").iter().all(|reply| reply["ok"] == false));
     let said = [plc.on("/top/reply"), plc.on("/top/verdict")].concat();
     assert!(said.iter().all(|message| !message.to_string().contains("root:x:0:0")), "a file was read");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let evidence = files(&floor.path("store/evidence"), Path::new("none"));
     assert_eq!(evidence.keys().filter(|path| path.ends_with("verdict.json")).count(), bad.len());
     assert_eq!(files(&floor.path("."), &floor.path("./store")), before, "something was written");
@@ -103,7 +102,6 @@ async fn a_flood_of_the_largest_messages_takes_bounded_memory_and_each_is_answer
     eventually("each is answered", || plc.count("/verdict") + plc.count("/reply") > 3 * HEAVY).await;
     let more = peak(&daemon) - before;
     assert!(more < MORE, "{} MiB more", more >> 20);
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     complete(&plc.on("/verdict"));
 }

@@ -139,6 +139,13 @@ impl Running {
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
+    /// Tells the program to stop, and it does in order.
+    #[track_caller]
+    pub(crate) fn stops(self) {
+        self.signal("TERM");
+        assert_eq!(self.ended().code, Some(0));
+    }
+
     /// Waits for the program's end.
     #[track_caller]
     pub(crate) fn ended(mut self) -> Ended {

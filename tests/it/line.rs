@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use inspectord::camera::{Camera, CameraError, Next};
-use inspectord::clock::{Clock, utc_of};
+use inspectord::clock::{Turned, utc_of};
 use inspectord::detector::{AnomalyMap, Detector, Inspector, InspectorError};
 use inspectord::frame::{CameraId, Frame, Picture, PixelFormat, Pixels, Samples, Size};
 use inspectord::imaging::View;
@@ -109,22 +109,6 @@ fn record(lines: Vec<LinePlan>) -> (TempDir, Vec<Vec<Verdict>>) {
         cameras.iter().map(|camera| service.store().replay(camera, (1, 1000), 1000).unwrap()).collect();
     service.stop();
     (folder, recorded)
-}
-
-/// Clocks that are turned by hand.
-struct Turned {
-    monotonic: Instant,
-    utc: Timestamp,
-}
-
-impl Clock for Turned {
-    fn utc(&self) -> Timestamp {
-        self.utc
-    }
-
-    fn monotonic(&self) -> Instant {
-        self.monotonic
-    }
 }
 
 #[test]

@@ -222,8 +222,7 @@ async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_i
     assert_eq!((&reply["ok"], &reply["result"]["active"]), (&true.into(), &base.as_str().into()), "{reply}");
     let again = floor.inspect(&subscriber, &parts("back", 500..502, dim)).await;
     assert!(again.values().all(|v| v["model"]["version"] == base.as_str()), "{again:?}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,8 +268,7 @@ async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_
     assert_eq!(reply["result"]["active"], version.as_str(), "{reply}");
     let last = floor.inspect(&subscriber, &parts("last", 0..3, |n| normal_part(LINE, n + 50, SIZE))).await;
     assert!(last.values().all(|v| v["model"]["version"] == version.as_str()), "{last:?}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let verdicts = subscriber.on("/verdict");
     let sequences: Vec<u64> = verdicts.iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, (1..=15).collect::<Vec<_>>());
@@ -313,8 +311,7 @@ async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go
         (&"training".into(), &100_000.into(), &false.into())
     );
 
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     assert_eq!(underway()["interrupted"], true);
     assert!(floor.path("retrain/top/work/candidate.checkpoint").exists());
     let told = floor.run(&["models", "list"]).stdout;

@@ -76,8 +76,7 @@ async fn a_disk_that_takes_a_second_for_every_sync_costs_evidence_and_no_verdict
     plc.wait_until("/verdict", |verdict| verdict["part_id"] == "13" && verdict["evidence"].is_string()).await;
     plc.wait_until("/state", |state| state["warnings"].is_null() && state["counters"]["triggers"] == 14)
         .await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     let verdicts = complete(&plc.on("/verdict"));
     assert_eq!(verdicts.len(), 14);
     let without =
@@ -113,8 +112,7 @@ async fn a_disk_that_takes_nothing_any_more_costs_evidence_and_no_verdict() {
     floor.drop_pictures(15, 1);
     let last = plc.wait_until("/verdict", |verdict| verdict["sequence"] == 16).await;
     assert!(last["evidence"].is_string(), "evidence is kept again");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     assert_eq!(complete(&plc.on("/verdict")).len(), 16);
 }
 
@@ -147,7 +145,6 @@ async fn a_full_disk_holds_up_no_verdict_while_the_reserve_lasts() {
     plc.wait_until("/verdict", |verdict| verdict["sequence"] == 13 && verdict["evidence"].is_string()).await;
     plc.wait_until("/state", |state| state["warnings"].is_null() && state["counters"]["anomalous"] == 13)
         .await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
     assert_eq!(complete(&plc.on("/verdict")).len(), 13);
 }

@@ -57,8 +57,7 @@ async fn a_box_at_work_tells_what_it_does() {
     }
     let html = page.get("/").text();
     assert!(html.contains("/page.js") && !html.contains("//cdn"), "{html}");
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,8 +86,7 @@ async fn what_is_not_there_is_named_and_inspection_goes_on() {
         page.get("/readyz").status == 200 && page.metric("inspectord_outbox_verdicts") == Some(0.0)
     })
     .await;
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,8 +118,7 @@ async fn a_stranger_gets_nothing_but_what_is_meant_to_be_read() {
     floor.subscribe().await.wait_for("/state", 1).await;
     drop(idle);
     assert_eq!(page.get("/healthz").status, 200);
-    daemon.signal("TERM");
-    assert_eq!(daemon.ended().code, Some(0));
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]
