@@ -1,18 +1,17 @@
 //! `inspectord retrain`: one retraining of one camera's model, which is also what the daemon runs beside itself.
 //!
-//! Out: a new version, and what the gate said of it; progress on standard error, or JSON lines. Runs at the lowest
-//! priority there is, unless the settings say otherwise, since a production line inspects on the same processor. Not
-//! here: the retraining (`retrain`).
+//! Out: a new version, and what the gate said of it; progress on standard error, or JSON lines. Makes way for a production
+//! line that inspects on the same processor, unless the settings say otherwise. Not here: the retraining (`retrain`), how it
+//! makes way (`yielding`).
 
 use std::io::{self, Write};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tracing::warn;
 
 use super::common::SettingsArgs;
 use super::progress::Progress;
-use super::{device, keeping, memory, models, signals, train};
+use super::{device, keeping, memory, models, signals, train, yielding};
 use crate::detector;
 use crate::frame::CameraId;
 use crate::retrain::{self, Ending, Job, Outcome, Report, RetrainError};
@@ -67,13 +66,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let subject = keeping::subject(models::one(&settings, args.camera.as_ref())?);
     // Before any thread is there: threads inherit what the first one has.
+    let threads = settings.retrain.threads;
     if settings.retrain.idle {
-        step_back();
+        yielding::step_back();
+        yielding::keep_to(threads);
         if args.with_parent.is_some() {
-            stand_apart();
+            yielding::stand_apart();
         }
     }
-    let threads = settings.retrain.threads;
     // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
     let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let device = settings.retrain.device;
@@ -132,30 +132,6 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         Ending::Refused => writeln!(out, "version {version} was refused and is kept for looking at")?,
     }
     Ok(())
-}
-
-/// The lowest priority: whoever else wants the processor or the disk goes first.
-fn step_back() {
-    if let Err(error) = rustix::process::nice(19) {
-        warn!(%error, "cannot lower the priority; inspection may be slowed down");
-    }
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the call reads the structure that it is given, and 0 means the calling thread.
-    let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
-    if refused != 0 {
-        warn!(error = %io::Error::last_os_error(), "cannot be scheduled as idle; it has the lowest priority only");
-    }
-}
-
-/// Leaves the daemon's session. Kernels that share the processor out by session first (autogroup) would otherwise take
-/// what the retraining uses from the daemon's share, however low its priority, where others want the processor too.
-fn stand_apart() {
-    if let Err(error) = rustix::process::setsid() {
-        warn!(%error, "cannot leave the daemon's session; inspection may be slowed down where others are busy");
-        return;
-    }
-    // Kernels without it have nothing to be told.
-    let _without = std::fs::write("/proc/self/autogroup", "19");
 }
 
 /// A daemon that is killed takes its retraining with it: the next one goes on with it.

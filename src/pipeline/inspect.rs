@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::drift::{Drift, Expected};
 use super::part::{Exhibit, Part};
@@ -50,11 +50,9 @@ pub(crate) fn prepare(
                 pass_on(Ready { part, views, since: Instant::now() }, to, health);
             }
             Err(Unprepared { view, reason, detail }) => {
-                match reason {
-                    Reason::Internal => {
-                        error!(camera = %health.camera(), detail, "preparing a picture failed")
-                    }
-                    _ => warn!(camera = %health.camera(), error = detail, "picture refused"),
+                // A picture that is refused is told with its verdict.
+                if reason == Reason::Internal {
+                    error!(camera = %health.camera(), detail, "preparing a picture failed");
                 }
                 part.give_up_at(view, reason, detail);
             }

@@ -2,17 +2,20 @@
 //!
 //! A threshold for one part in a thousand lies above the hardest good parts, and those are the rare ones, which chance
 //! shows to a short training once or not at all. In: the old pictures. Out: the tenth of them with the highest scores, noted
-//! beside the retraining's other work, so that one that goes on asks for the same. Not here: how much more often (`lesson`).
+//! beside the retraining's other work, so that one that goes on asks for the same, unless the pictures are others now. Not
+//! here: how much more often (`lesson`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::error::RetrainError;
 use super::files;
 use super::relight::spread;
 use super::trial::score;
 use crate::detector::{self, Detector};
-use crate::efficientad::CalibratedModel;
+use crate::efficientad::{CalibratedModel, sha256};
 use crate::imaging::{self, Resizer};
 use crate::shutdown::Shutdown;
 
@@ -26,6 +29,15 @@ pub(super) struct Examiner<'a> {
     pub(super) sight: imaging::Sight,
 }
 
+/// `work/hard.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    /// Which pictures were looked at.
+    of: String,
+    /// Indices of the hardest.
+    hard: Vec<usize>,
+}
+
 /// Indices of the hardest of `old`, or those that were found before; `tell` hears how many pictures of how many are done.
 pub(super) fn hardest(
     old: &[PathBuf],
@@ -33,26 +45,32 @@ pub(super) fn hardest(
     work: &Path,
     (stop, tell): (&Shutdown, &mut dyn FnMut(usize, usize)),
 ) -> Result<Vec<usize>, RetrainError> {
-    let noted = work.join("hard.json");
-    let known = fs::read(&noted).ok().and_then(|text| serde_json::from_slice::<Vec<usize>>(&text).ok());
-    if let Some(known) = known {
-        return Ok(known);
+    let (path, of) = (work.join("hard.json"), identity(old));
+    let noted = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Noted>(&text).ok());
+    if let Some(noted) = noted.filter(|noted| noted.of == of) {
+        return Ok(noted.hard);
     }
     let mut detector = Detector::open(examiner.active.clone(), examiner.inference)?;
     let (mut resizer, looked_at) = (Resizer::new(), spread(old));
-    let (of, mut scores) = (looked_at.len(), Vec::with_capacity(looked_at.len()));
+    let (all, mut scores) = (looked_at.len(), Vec::with_capacity(looked_at.len()));
     for (index, path) in looked_at {
-        tell(scores.len(), of);
+        tell(scores.len(), all);
         if stop.requested() {
             return Err(RetrainError::Stopped { step: 0 });
         }
         let picture = imaging::load(path)?;
         scores.push((index, score((&mut detector, &mut resizer), &mut examiner.sight, &picture)?));
     }
-    let hard = highest(scores);
-    let text = serde_json::to_vec(&hard).expect("numbers are plain data: this is a bug");
-    files::replace(&noted, &text).map_err(RetrainError::file("write", &noted))?;
-    Ok(hard)
+    let noted = Noted { of, hard: highest(scores) };
+    let text = serde_json::to_vec(&noted).expect("a note is plain data: this is a bug");
+    files::replace(&path, &text).map_err(RetrainError::file("write", &path))?;
+    Ok(noted.hard)
+}
+
+/// What tells these pictures, in this order, from others.
+fn identity(pictures: &[PathBuf]) -> String {
+    let paths: Vec<_> = pictures.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
+    sha256(&paths.join(&b"\0"[..]))
 }
 
 /// The indices of the highest tenth.
@@ -75,5 +93,14 @@ mod tests {
         assert_eq!(highest(scores(4)).len(), 1);
         // 7·17 % 20 = 19 and 7·14 % 20 = 18.
         assert_eq!(highest(scores(20)), [14, 17]);
+    }
+    #[test]
+    fn what_was_noted_of_other_pictures_is_not_taken() {
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let before = identity(&paths(&["a.png", "c.png"]));
+        assert_eq!(before, identity(&paths(&["a.png", "c.png"])));
+        for other in [&["a.png", "b.png", "c.png"][..], &["c.png", "a.png"], &["a.pngc.png"], &[]] {
+            assert_ne!(before, identity(&paths(other)), "{other:?}");
+        }
     }
 }

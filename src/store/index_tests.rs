@@ -1,6 +1,7 @@
 //! The index can be missing, late, damaged or wrong: answers stay right and recording goes on.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -95,6 +96,37 @@ fn damage_anywhere_in_the_index_never_changes_an_answer() {
         fs::write(&db, &bytes).unwrap();
         assert_right(folder.path(), &verdicts);
     }
+}
+
+#[test]
+fn damage_under_an_open_index_never_changes_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut verdicts = store_of(folder.path(), 400);
+    let db = index(folder.path()).join("db");
+    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+    until_indexed(&handle);
+    // In place: the file that is open, not another one of its name.
+    let length = fs::metadata(&db).unwrap().len() as usize;
+    fs::OpenOptions::new().write(true).open(&db).unwrap().write_all(&vec![0x5a; length]).unwrap();
+    for n in 0..400 {
+        let all: Vec<_> = verdicts.iter().rev().cloned().collect();
+        if n % 20 == 0 {
+            assert_eq!(handle.history(&Query::default()).unwrap(), all[..Query::default().limit.min(all.len())]);
+            assert_eq!(handle.replay(&"top".parse().unwrap(), (2, 20), 1000).unwrap().len(), 19);
+        }
+        verdicts.push(handle.record(request("top", 0.1)).wait().unwrap());
+    }
+    until_indexed(&handle);
+    thread.close(SOON).unwrap();
+}
+
+#[test]
+fn a_panic_inside_sled_is_a_fault_of_the_index() {
+    let text = index::guarded(|| -> Result<(), _> { panic!("page {} is missing", 7) });
+    assert_eq!(text, Err("sled panicked: page 7 is missing".into()));
+    let literal = index::guarded(|| -> Result<(), _> { panic!("a literal") });
+    assert_eq!(literal, Err("sled panicked: a literal".into()));
+    assert_eq!(index::guarded(|| Ok(7)), Ok(7));
 }
 
 #[test]
