@@ -35,7 +35,8 @@ pub(super) fn stand_apart() {
 /// Stays on so many processors, the last of those it may use. One that moves about leaves cold caches behind on every
 /// processor that the inspection uses.
 pub(super) fn keep_to(processors: usize) {
-    let kept = sched_getaffinity(None).and_then(|allowed| sched_setaffinity(None, &last(&allowed, processors)));
+    let kept =
+        sched_getaffinity(None).and_then(|allowed| sched_setaffinity(None, &last(&allowed, processors)));
     if let Err(error) = kept {
         warn!(%error, "cannot stay on one part of the processors; inspection may be slowed down");
     }
@@ -44,7 +45,11 @@ pub(super) fn keep_to(processors: usize) {
 /// The last so many of `allowed`.
 fn last(allowed: &CpuSet, processors: usize) -> CpuSet {
     let mut kept = CpuSet::new();
-    (0..CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu)).take(processors).for_each(|cpu| kept.set(cpu));
+    (0..CpuSet::MAX_CPU)
+        .rev()
+        .filter(|cpu| allowed.is_set(*cpu))
+        .take(processors)
+        .for_each(|cpu| kept.set(cpu));
     kept
 }
 

@@ -14,6 +14,15 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// # Errors
 /// There is none, or their sizes differ.
 pub fn normalise(pictures: &[&Picture], device: &Device) -> Result<Tensor> {
+    batch(pictures, device, normalise_into)
+}
+
+/// Pictures of one size as `[b, 3, H, W]`, f32; `fill` makes one picture's three planes of its interleaved RGB8.
+pub(super) fn batch(
+    pictures: &[&Picture],
+    device: &Device,
+    fill: impl Fn(&[u8], &mut [f32]),
+) -> Result<Tensor> {
     let Some(size) = pictures.first().map(|p| p.size()) else { bail!("a batch needs at least one picture") };
     let pixels = size.pixels() as usize;
     let mut values = vec![0f32; pictures.len() * 3 * pixels];
@@ -21,7 +30,7 @@ pub fn normalise(pictures: &[&Picture], device: &Device) -> Result<Tensor> {
         if picture.size() != size {
             bail!("a batch holds pictures of {size} and of {}", picture.size());
         }
-        normalise_into(picture.rgb(), planes);
+        fill(picture.rgb(), planes);
     }
     Tensor::from_vec(values, (pictures.len(), 3, size.height as usize, size.width as usize), device)
 }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use thiserror::Error;
 
 use super::architecture::TensorShape;
@@ -17,6 +19,23 @@ pub struct Weight {
     pub dims: Vec<usize>,
     /// Its numbers, as many as the dimensions' product.
     pub values: Vec<f32>,
+}
+
+impl Weight {
+    /// A file's tensor in f32, if it is in f32 or f16.
+    pub(super) fn of(view: &TensorView) -> Option<Self> {
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => {
+                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            Dtype::F16 => {
+                data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+            }
+            _ => return None,
+        };
+        Some(Self { dims: view.shape().to_vec(), values })
+    }
 }
 
 impl std::fmt::Debug for Weight {

@@ -111,7 +111,10 @@ fn damage_under_an_open_index_never_changes_an_answer() {
     for n in 0..400 {
         let all: Vec<_> = verdicts.iter().rev().cloned().collect();
         if n % 20 == 0 {
-            assert_eq!(handle.history(&Query::default()).unwrap(), all[..Query::default().limit.min(all.len())]);
+            assert_eq!(
+                handle.history(&Query::default()).unwrap(),
+                all[..Query::default().limit.min(all.len())]
+            );
             assert_eq!(handle.replay(&"top".parse().unwrap(), (2, 20), 1000).unwrap().len(), 19);
         }
         verdicts.push(handle.record(request("top", 0.1)).wait().unwrap());

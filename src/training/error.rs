@@ -101,11 +101,16 @@ pub enum TrainingError {
     },
 }
 
+/// Whether a device says that it ran out of memory; each words it in its own way.
+pub(super) fn is_out_of_memory(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    lower.contains("out of memory") || lower.contains("out_of_memory")
+}
+
 impl From<candle_core::Error> for TrainingError {
     fn from(error: candle_core::Error) -> Self {
         let message = error.to_string();
-        let lower = message.to_lowercase();
-        if lower.contains("out of memory") || lower.contains("out_of_memory") {
+        if is_out_of_memory(&message) {
             Self::OutOfMemory(message)
         } else {
             Self::Device(format!("the device failed: {message}"))

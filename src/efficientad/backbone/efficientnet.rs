@@ -4,6 +4,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use super::BackboneError;
 use super::conv::{Activation, Conv, Folding, Padding, Plan};
+use crate::efficientad::input;
 use crate::frame::Picture;
 
 /// Blocks in a row, kernel, stride of the first, expansion, output channels.
@@ -88,18 +89,11 @@ impl Block {
 
 /// Pictures as (value − 127) / 128.
 pub(super) fn input(pictures: &[&Picture], device: &Device) -> Result<Tensor> {
-    let Some(size) = pictures.first().map(|p| p.size()) else { bail!("a batch needs at least one picture") };
-    let pixels = size.pixels() as usize;
-    let mut values = vec![0f32; pictures.len() * 3 * pixels];
-    for (picture, planes) in pictures.iter().zip(values.chunks_exact_mut(3 * pixels)) {
-        if picture.size() != size {
-            bail!("a batch holds pictures of {size} and of {}", picture.size());
-        }
-        for (channel, plane) in planes.chunks_exact_mut(pixels).enumerate() {
-            for (out, pixel) in plane.iter_mut().zip(picture.rgb().chunks_exact(3)) {
+    input::batch(pictures, device, |rgb, planes| {
+        for (channel, plane) in planes.chunks_exact_mut((rgb.len() / 3).max(1)).enumerate() {
+            for (out, pixel) in plane.iter_mut().zip(rgb.chunks_exact(3)) {
                 *out = (f32::from(pixel[channel]) - 127.0) / 128.0;
             }
         }
-    }
-    Tensor::from_vec(values, (pictures.len(), 3, size.height as usize, size.width as usize), device)
+    })
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use super::BackboneError;
@@ -33,18 +33,10 @@ pub(super) fn read(path: &Path) -> Result<Weights, BackboneError> {
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unusable(e.to_string()))?;
     let mut weights = Weights::new();
     for (name, view) in tensors.iter() {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => {
-                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            Dtype::F16 => {
-                data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
-            // Counters of batches, which inference does not need; a weight of such a type is reported as missing.
-            _ => continue,
-        };
-        weights.insert(name, Weight { dims: view.shape().to_vec(), values });
+        // Counters of batches are not needed; a weight of such a type is reported as missing.
+        if let Some(weight) = Weight::of(&view) {
+            weights.insert(name, weight);
+        }
     }
     Ok(weights)
 }

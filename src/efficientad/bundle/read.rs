@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE, TrainedModel, check_numbers};
@@ -118,17 +118,8 @@ fn parse_weights(path: &Path, bytes: &[u8]) -> Result<Weights, BundleError> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
     let mut weights = Weights::new();
     for (name, view) in tensors.iter() {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => {
-                data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            Dtype::F16 => {
-                data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
-            other => return Err(broken(format!("tensor `{name}` is of type {other:?}, not F32 or F16"))),
-        };
-        weights.insert(name, Weight { dims: view.shape().to_vec(), values });
+        let of_type = || broken(format!("tensor `{name}` is of type {:?}, not F32 or F16", view.dtype()));
+        weights.insert(name, Weight::of(&view).ok_or_else(of_type)?);
     }
     Ok(weights)
 }

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::efficientad::BackboneError;
 use crate::training::checkpoint::CheckpointError;
+use crate::training::error::is_out_of_memory;
 
 /// Why a distillation stopped.
 #[derive(Debug, Error)]
@@ -83,11 +84,6 @@ pub enum DistillationError {
 impl From<candle_core::Error> for DistillationError {
     fn from(error: candle_core::Error) -> Self {
         let message = error.to_string();
-        let lower = message.to_lowercase();
-        if lower.contains("out of memory") || lower.contains("out_of_memory") {
-            Self::OutOfMemory(message)
-        } else {
-            Self::Device(message)
-        }
+        if is_out_of_memory(&message) { Self::OutOfMemory(message) } else { Self::Device(message) }
     }
 }
