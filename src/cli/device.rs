@@ -2,8 +2,9 @@
 
 use anyhow::Context as _;
 use candle_core::Device;
+use tracing::{info, warn};
 
-use crate::detector::options;
+use crate::detector::{cuda, options};
 
 /// What the draws of a device begin with: a training is the same each time.
 const SEED: u64 = 0;
@@ -45,13 +46,30 @@ fn keep_memory(device: &candle_core::CudaDevice) -> anyhow::Result<()> {
 fn find(asked: options::Device) -> anyhow::Result<Device> {
     match asked {
         options::Device::Cpu => Ok(Device::Cpu),
-        options::Device::Auto => Ok(Device::cuda_if_available(0).unwrap_or(Device::Cpu)),
         options::Device::Cuda(n) if cfg!(feature = "cuda") => {
-            Device::new_cuda(n).with_context(|| format!("cannot use cuda:{n}"))
+            card(n).with_context(|| format!("cannot use cuda:{n}; use --device cpu, or see `inspectord check`"))
         }
         options::Device::Cuda(n) => Err(super::report::UsageError(format!(
             "this build has no support for cuda:{n}: use --device cpu"
         ))
         .into()),
+        options::Device::Auto if cfg!(feature = "cuda") && cuda::cards().is_ok_and(|cards| !cards.is_empty()) => {
+            Ok(card(0).unwrap_or_else(|error| {
+                warn!(error = %format!("{error:#}"), "the card cannot be used; the processor is, which takes longer");
+                Device::Cpu
+            }))
+        }
+        options::Device::Auto => Ok(Device::Cpu),
     }
+}
+
+/// The driver is asked first: it says in its own words what is wrong, in one line.
+fn card(ordinal: usize) -> anyhow::Result<Device> {
+    let cards = cuda::cards()?;
+    let Some(card) = cards.get(ordinal) else {
+        anyhow::bail!("the driver knows {} of NVIDIA's cards, which are counted from 0", cards.len());
+    };
+    let device = Device::new_cuda(ordinal).with_context(|| format!("{} cannot be opened", card.name))?;
+    info!(ordinal, card = card.name, "training and calibration run on the card");
+    Ok(device)
 }

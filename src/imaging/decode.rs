@@ -10,149 +10,15 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError, Limits};
-use thiserror::Error;
 
+use super::error::{DecodeError, LoadError, MAX_DECODED_BYTES};
+use super::format::Format;
 use super::{jpeg, raw};
-use crate::frame::{
-    InvalidPicture, MAX_ENCODED_BYTES, Picture, PixelFormat, Pixels, Size, check_picture_size,
-};
-
-/// The most bytes that a picture may take while it is decoded: 64 MiPx of RGB at 8 bits fit, at 16 bits 42 MiPx do.
-const MAX_DECODED_BYTES: u64 = 256 << 20;
-
-/// A file format that can be decoded, as its first bytes tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Portable Network Graphics.
-    Png,
-    /// JPEG, also as one frame of MJPEG.
-    Jpeg,
-    /// Windows bitmap.
-    Bmp,
-    /// Tagged Image File Format; its first picture.
-    Tiff,
-}
-
-impl Format {
-    /// The format that `bytes` begin as; names and extensions are not asked.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
-        let starts = |magic: &[u8]| bytes.starts_with(magic);
-        if starts(b"\x89PNG\r\n\x1a\n") {
-            Some(Self::Png)
-        } else if starts(&[0xff, 0xd8, 0xff]) {
-            Some(Self::Jpeg)
-        } else if starts(b"BM") {
-            Some(Self::Bmp)
-        } else if starts(b"II*\0") || starts(b"MM\0*") {
-            Some(Self::Tiff)
-        } else {
-            None
-        }
-    }
-
-    /// Its name, for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Png => "PNG",
-            Self::Jpeg => "JPEG",
-            Self::Bmp => "BMP",
-            Self::Tiff => "TIFF",
-        }
-    }
-
-    /// Its usual file name extension, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpg",
-            Self::Bmp => "bmp",
-            Self::Tiff => "tiff",
-        }
-    }
-}
-
-/// Why bytes did not become a picture.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum DecodeError {
-    /// They are something else.
-    #[error("this is no PNG, JPEG, BMP or TIFF picture but {0}")]
-    NotAPicture(&'static str),
-    /// A kind of picture that is not read.
-    #[error("this {format} holds {what}, which is not read: save it as 8- or 16-bit grey or RGB", format = format.name())]
-    Unsupported {
-        /// What it is.
-        format: Format,
-        /// What it holds.
-        what: String,
-    },
-    /// It claims to be larger than any camera's.
-    #[error(transparent)]
-    TooLarge(#[from] InvalidPicture),
-    /// It would take too much memory.
-    #[error(
-        "a picture of {size} with {bytes} bytes is refused: at most {MAX_DECODED_BYTES} are taken for one"
-    )]
-    TooManyBytes {
-        /// Its size.
-        size: Size,
-        /// What it would take.
-        bytes: u64,
-    },
-    /// It is damaged or cut off.
-    #[error("the {format} is damaged or cut off: {message}", format = format.name())]
-    Damaged {
-        /// What it is.
-        format: Format,
-        /// What is wrong.
-        message: String,
-    },
-    /// A raw frame does not fit its own description.
-    #[error("a raw {format:?} frame of {size} is malformed: {message}")]
-    Raw {
-        /// Its layout.
-        format: PixelFormat,
-        /// Its size.
-        size: Size,
-        /// What does not fit.
-        message: String,
-    },
-}
-
-/// Why a file did not become a picture.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is a folder, a pipe or a device.
-    #[error("{path} is not a file", path = .0.display())]
-    NotAFile(PathBuf),
-    /// It is larger than any picture.
-    #[error("{path} has {bytes} bytes: pictures of more than {MAX_ENCODED_BYTES} are not read", path = path.display())]
-    TooLarge {
-        /// Which.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// Its content does not decode.
-    #[error("{path} cannot be decoded: {source}", path = path.display())]
-    Decode {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: DecodeError,
-    },
-}
+use crate::frame::{MAX_ENCODED_BYTES, Picture, Pixels, Size, check_picture_size};
 
 /// The picture that a camera delivered.
 ///

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::decode::{Format, decode};
+use super::decode::decode;
+use super::format::Format;
 use crate::frame::{Picture, Pixels};
 
 /// `picture` as a PNG, losslessly; grey pictures take a third of the room. Fast rather than small.

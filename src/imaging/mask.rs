@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
-use super::decode::{LoadError, load};
+use super::decode::load;
+use super::error::LoadError;
 use crate::frame::{Picture, Region, Size};
 
 /// Corners in order, `[x, y]` in pixels; the last is joined to the first.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::decode::{DecodeError, LoadError, decode};
+use super::decode::decode;
+use super::error::{DecodeError, LoadError};
 use super::fitness::{self, Bounds, Fingerprint, Measured, Unfit};
 use super::mask::Mask;
 use super::region::RegionError;

@@ -4,7 +4,7 @@
 //! white at 235. Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
 
 use super::blocks::{self, BLOCK, Kernel, interleave};
-use super::decode::DecodeError;
+use super::error::DecodeError;
 use super::{bayer, samples};
 use crate::frame::{Picture, PixelFormat, Size, check_picture_size};
 

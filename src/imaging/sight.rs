@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::decode::{LoadError, load};
+use super::decode::load;
+use super::error::LoadError;
 use super::fitness::Bounds;
 use super::mask::{Areas, LoadedAreas, Mask, MaskError};
 use super::orient::Orientation;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
-use super::opening;
+use super::opening::{self, TICK};
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Decided, Part};
 use super::timer::Timer;
@@ -24,8 +24,6 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::verdict::Reason;
 
-/// How long the stage waits for anything before it shows a sign of life.
-pub(super) const TICK: Duration = Duration::from_millis(200);
 /// The first wait before a failed camera is opened again.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest.

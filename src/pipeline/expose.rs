@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::capture::{Capture, Recent, TICK};
+use super::capture::{Capture, Recent};
+use super::opening::TICK;
 use super::part::Part;
 use crate::camera::{Camera, CameraError, Next};
 use crate::frame::{Frame, SourceRef};

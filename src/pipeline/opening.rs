@@ -5,13 +5,16 @@
 //! beside the capture thread, for as long as it takes. Not here: what the answer is, when it is tried again (`capture`).
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
-use super::capture::TICK;
 use super::part::Part;
 use crate::camera::CameraError;
 use crate::frame::CameraId;
+
+/// How long the capture stage waits for anything before it shows a sign of life.
+pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// Does `work` on the camera `id`; `meanwhile` is given each trigger that comes, and is called now and then without one.
 ///

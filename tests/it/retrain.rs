@@ -144,6 +144,23 @@ fn kill(pid: &str) {
     assert!(Command::new("kill").args(["-KILL", pid]).status().unwrap().success());
 }
 
+/// The idle policy, the lowest priority, and the last of the processors.
+fn assert_makes_way(pid: &str) {
+    const SCHED_IDLE: &str = "5";
+    let told = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    // Behind the name, which may hold blanks: `man 5 proc`.
+    let stat = told("stat");
+    let behind: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let (nice, policy) = (behind[19 - 3], behind[41 - 3]);
+    assert_eq!((nice, policy), ("19", SCHED_IDLE), "{stat}");
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let processors = |status: &str| {
+        status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()
+    };
+    let last = processors(&own).rsplit([',', '-']).next().unwrap().to_owned();
+    assert_eq!(processors(&told("status")), last);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_in_the_middle() {
     let floor = Box::new("new_samples = 8\nsteps = 40\ncheckpoint_seconds = 0\nthreads = 2").await;
@@ -282,7 +299,7 @@ async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go_on() {
     let floor =
-        Box::new("new_samples = 0\nquiet_minutes = 0\nsteps = 100000\ncheckpoint_seconds = 0\nthreads = 2")
+        Box::new("new_samples = 0\nquiet_minutes = 0\nsteps = 100000\ncheckpoint_seconds = 0\nthreads = 1")
             .await;
     for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
@@ -310,6 +327,8 @@ async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go
         (&now["phase"], &now["of"], &now["interrupted"]),
         (&"training".into(), &100_000.into(), &false.into())
     );
+
+    assert_makes_way(fs::read_to_string(floor.path("retrain/retraining.lock")).unwrap().trim());
 
     daemon.stops();
     assert_eq!(underway()["interrupted"], true);

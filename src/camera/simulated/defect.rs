@@ -9,7 +9,7 @@ use std::ops::Range;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::scene::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING};
+use super::flange::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING};
 
 /// A kind of defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

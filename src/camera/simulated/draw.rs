@@ -6,8 +6,9 @@
 
 use super::belt::Belt;
 use super::defect::{Defect, hole};
+use super::flange::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING, RING_HALF_WIDTH};
 use super::noise::{along, grain, hash, over, step};
-use super::scene::{BORE, HOLE, HOLE_CIRCLE, HOLES, RADIUS, RING, RING_HALF_WIDTH, Scene};
+use super::scene::Scene;
 use crate::frame::{Picture, Size};
 
 type Rgb = [f32; 3];

@@ -7,6 +7,7 @@ mod belt;
 mod dataset;
 mod defect;
 mod draw;
+mod flange;
 mod noise;
 mod scene;
 

@@ -7,21 +7,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::defect::{Defect, DefectKind};
 
-/// Bolt holes of a flange.
-pub(super) const HOLES: usize = 6;
-/// The flange's radius.
-pub(super) const RADIUS: f32 = 0.405;
-/// The bore's radius.
-pub(super) const BORE: f32 = 0.105;
-/// Where the bolt holes' centres lie, and their radius.
-pub(super) const HOLE_CIRCLE: f32 = 0.295;
-/// See [`HOLE_CIRCLE`].
-pub(super) const HOLE: f32 = 0.036;
-/// Where the sealing ring lies, and half its width.
-pub(super) const RING: f32 = 0.185;
-/// See [`RING`].
-pub(super) const RING_HALF_WIDTH: f32 = 0.016;
-
 /// One part on the belt.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::conv::Activation;
+use super::activation::Activation;
 
 /// Columns worked on at once: two AVX-512 registers, four of AVX2.
 const LANES: usize = 32;

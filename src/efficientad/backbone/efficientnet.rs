@@ -3,7 +3,8 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::BackboneError;
-use super::conv::{Activation, Conv, Folding, Padding, Plan};
+use super::activation::Activation;
+use super::conv::{Conv, Folding, Padding, Plan};
 use crate::efficientad::input;
 use crate::frame::Picture;
 

@@ -4,6 +4,7 @@
 //! a sixteenth of the picture's side. Inference only; batch normalisation is folded into the convolutions when the
 //! file is read. Owned by whoever distils. Not here: training (`training::distillation`).
 
+mod activation;
 mod conv;
 mod cpu;
 mod efficientnet;

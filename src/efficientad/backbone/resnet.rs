@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::BackboneError;
-use super::conv::{Activation, Conv, Folding, Padding, Plan};
+use super::activation::Activation;
+use super::conv::{Conv, Folding, Padding, Plan};
 use crate::efficientad::weights::Weights;
 
 const STEM_CHANNELS: usize = 64;

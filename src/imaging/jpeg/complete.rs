@@ -12,7 +12,8 @@ use super::damaged;
 use super::huffman::{Huffman, STANDARD_AC, STANDARD_DC};
 use super::scan::{Block, Scan};
 use crate::frame::{Size, check_picture_size};
-use crate::imaging::decode::{DecodeError, Format};
+use crate::imaging::error::DecodeError;
+use crate::imaging::format::Format;
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;

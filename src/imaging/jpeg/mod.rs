@@ -15,7 +15,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::decode::{DecodeError, Format};
+use super::error::DecodeError;
+use super::format::Format;
 use crate::frame::Picture;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture, DecodeError> {
