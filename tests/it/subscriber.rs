@@ -37,7 +37,11 @@ impl Subscriber {
                         ask.try_subscribe(&filter, QoS::AtLeastOnce).unwrap()
                     }
                     Ok(Event::Incoming(Packet::SubAck(_))) => *count.lock().unwrap() += 1,
-                    Ok(Event::Incoming(Packet::Publish(message))) => keep.lock().unwrap().push(message),
+                    Ok(Event::Incoming(Packet::Publish(mut message))) => {
+                        // A slice would keep all of what was read with it for as long.
+                        message.payload = message.payload.to_vec().into();
+                        keep.lock().unwrap().push(message);
+                    }
                     Ok(_) => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }

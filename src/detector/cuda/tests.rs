@@ -84,12 +84,22 @@ fn maps_of_odd_sizes_and_batches_are_the_references() {
 }
 
 #[test]
-#[ignore = "takes minutes: every tile, and networks as large as the paper's"]
-fn maps_of_every_tile_and_of_the_papers_networks_are_the_references() {
+#[ignore = "takes minutes: every tile"]
+fn maps_of_every_tile_are_the_references() {
     for tile in TILES {
         hold_against_reference(&model(PdnSize::Tiny, Size::new(300, 256), 1), 1, Some(tile));
     }
+}
+
+#[test]
+#[ignore = "takes minutes: 72 GFLOP, emulated"]
+fn maps_of_the_papers_small_network_are_the_references() {
     hold_against_reference(&model(PdnSize::Small, Size::new(256, 256), 3), 1, None);
+}
+
+#[test]
+#[ignore = "takes half an hour: 230 GFLOP, emulated"]
+fn maps_of_the_papers_medium_network_are_the_references() {
     hold_against_reference(&model(PdnSize::Medium, Size::new(256, 256), 4), 1, None);
 }
 
