@@ -16,6 +16,7 @@ mod connection;
 mod conversation;
 mod credentials;
 mod error;
+mod excerpt;
 mod health;
 mod inbox;
 mod options;

@@ -10,6 +10,7 @@ use crate::frame::CameraId;
 use crate::health::Retraining;
 use crate::verdict::{ModelRef, Threshold, VERDICT_SCHEMA, Verdict};
 
+use super::excerpt::excerpt;
 use super::receipt::Receipt;
 use super::request::RequestId;
 
@@ -268,13 +269,7 @@ fn encode(payload: &impl Serialize) -> Vec<u8> {
 
 /// The beginning of `text`, at most [`SHORT_DETAIL_BYTES`] long.
 fn shortened(text: &str) -> &str {
-    head(text, SHORT_DETAIL_BYTES)
-}
-
-/// The beginning of `text`, at most `bytes` long, cut between two characters.
-pub(super) fn head(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
+    excerpt(text, SHORT_DETAIL_BYTES)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::verdict::Trigger;
 
-use super::payload::head;
+use super::excerpt::excerpt;
 
 /// The largest trigger or command, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -291,7 +291,7 @@ fn count(value: &Value) -> usize {
 
 /// A parser's message without the input that it may quote at length.
 fn brief(message: &str) -> String {
-    head(message, 160).escape_debug().to_string()
+    excerpt(message, 160).escape_debug().to_string()
 }
 
 #[cfg(test)]

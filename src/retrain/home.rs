@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::RetrainError;
 use super::files;
-use super::set::Kind;
+use super::kind::Kind;
 use crate::frame::CameraId;
 
 /// One camera's folder below `[retrain] path`.

@@ -7,8 +7,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::process::Command;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,11 +14,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use tracing::error;
 
 use super::home::Home;
+use super::hooks::{Answer, Hooks, Order, Ordered};
 use super::options::Options;
 use super::registry::Registry;
 use super::retraining::Subject;
 use super::school::School;
-use crate::efficientad::CalibratedModel;
 use crate::frame::CameraId;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
@@ -30,57 +28,6 @@ const POINTER_EVERY: Duration = Duration::from_millis(500);
 /// Orders that may wait, for a model to load or for a retraining to be looked at; one more is refused.
 const ORDERS: usize = 64;
 const TOO_MANY: &str = "too many orders wait already: give this one again";
-
-/// What a camera's models can be told to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// Retrain now.
-    Retrain,
-    /// Run this version.
-    Activate(String),
-    /// Run the version before.
-    Rollback,
-}
-
-/// What came of an order: the version that runs, or none where it is only taken on; or why not.
-pub type Answer = Box<dyn FnOnce(Result<Option<String>, String>) + Send>;
-
-/// How a retraining fares, for whoever shows it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct News {
-    /// `waiting`, `measuring`, `training`, `calibrating`, `gate`, `activated`, `accepted`, `refused` or `failed`.
-    pub phase: String,
-    /// Normal samples that no retraining has seen.
-    pub new_samples: usize,
-    /// How much of the phase is done.
-    pub done: u64,
-    /// What it has to do.
-    pub of: u64,
-    /// About how long it will take.
-    pub seconds_left: Option<u64>,
-    /// The version that came of it.
-    pub version: Option<String>,
-    /// The gate's words, or why it failed.
-    pub detail: Option<String>,
-}
-
-/// Makes a model runnable and hands it to the camera's line; says why not.
-pub type Swap = Arc<dyn Fn(&CameraId, CalibratedModel) -> Result<(), String> + Send + Sync>;
-/// Shows how a camera's retraining fares.
-pub type Tell = Arc<dyn Fn(&CameraId, News) + Send + Sync>;
-
-/// What the keeper has others do.
-#[derive(Clone)]
-pub struct Hooks {
-    /// Has a line run another version.
-    pub swap: Swap,
-    /// Told of every progress.
-    pub tell: Tell,
-    /// The command that retrains a camera, printing JSON lines and ending with this process.
-    pub command: Arc<dyn Fn(&CameraId) -> Command + Send + Sync>,
-}
-
-pub(super) type Ordered = (CameraId, Order, Answer);
 
 /// Where orders are given; clones share it.
 #[derive(Clone)]
@@ -260,6 +207,7 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;

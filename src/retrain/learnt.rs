@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::error::RetrainError;
 use super::files;
 use super::home::Home;
-use super::set::{Kind, SampleSet};
+use super::kind::Kind;
+use super::set::SampleSet;
 
 /// How a retraining ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,10 +9,11 @@ use tracing::warn;
 
 use super::error::RetrainError;
 use super::home::Home;
+use super::kind::Kind;
 use super::recent;
 use super::relight::relit;
 use super::retraining::Subject;
-use super::set::{Kind, Sample, SampleSet};
+use super::set::{Sample, SampleSet};
 use super::sight::Sight;
 use super::trial::{Pictures, name};
 use crate::efficientad::CalibratedModel;

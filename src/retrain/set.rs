@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::error::RetrainError;
 use super::files;
 use super::home::Home;
+use super::kind::Kind;
 use super::print::{self, Print};
 use crate::durable;
 use crate::efficientad::sha256;
@@ -24,29 +25,6 @@ use crate::imaging::{self, Resizer};
 const JOURNAL: &str = "journal.jsonl";
 /// Far more samples than a camera ever needs.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
-
-/// What a sample shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A good part.
-    Normal,
-    /// A part with a defect.
-    Anomalous,
-}
-
-impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Normal, Self::Anomalous];
-
-    /// Its folder's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Anomalous => "anomalous",
-        }
-    }
-}
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 
 use super::{Conversation, Stage};
 use crate::delivery::Delivery;
+use crate::publish::excerpt::excerpt;
 use crate::publish::inbox::{Incoming, Request, Ruling};
-use crate::publish::payload::{self, Reply};
+use crate::publish::payload::Reply;
 use crate::publish::receipt::Receipt;
 
 /// Refused messages whose answer may wait for room; more come only from a sender that ignores every bound.
@@ -201,7 +202,7 @@ impl Refusals {
             self.unlogged += 1;
             return;
         }
-        let topic = payload::head(topic, 200);
+        let topic = excerpt(topic, 200);
         warn!(?topic, why, and_before_it = self.unlogged, "refused a message");
         (self.last, self.unlogged) = (Some(now), 0);
     }
