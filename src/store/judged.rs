@@ -1,8 +1,8 @@
 //! Judged files that outlive their verdicts: when retention deletes a journal segment, the names of the files in it move
 //! here, so that a watched folder's old files are not taken for new ones.
 //!
-//! One file of JSON lines per camera, the newest [`MAX_SOURCES`] at least. Written by the retention thread before it
-//! deletes a segment, read whenever a camera is opened. A line that was cut off by a crash does not count: its segment
+//! One file of JSON lines per camera, the newest [`MAX_SOURCES`] at least. Written by the retention thread while the segment
+//! is the oldest, so that a disk that is full by the time it must go has its files here already; read whenever a camera is opened. A line that was cut off by a crash does not count: its segment
 //! is still there. Not here: the files whose verdicts are still in the journal (`history`, `index`).
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -19,7 +19,7 @@ const FOLDER: &str = "judged";
 /// Longer lines are damage.
 const MAX_LINE: usize = 4096;
 
-/// Adds files that were judged, durably.
+/// Adds files that were judged, durably. Those that are there already take no room.
 pub(super) fn remember(store: &Path, files: &BTreeMap<CameraId, Vec<SourceRef>>) -> io::Result<()> {
     let folder = store.join(FOLDER);
     if !folder.is_dir() && !files.is_empty() {
@@ -29,14 +29,20 @@ pub(super) fn remember(store: &Path, files: &BTreeMap<CameraId, Vec<SourceRef>>)
     for (camera, files) in files {
         let path = path(store, camera);
         let known = lines(&path)?;
-        if known.len() + files.len() > 2 * MAX_SOURCES {
-            rewrite(&folder, &path, known)?;
+        let there: HashSet<&str> = known.iter().map(String::as_str).collect();
+        let new = files.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        let new: Vec<&String> = new.iter().filter(|line| !there.contains(line.as_str())).collect();
+        if new.is_empty() {
+            continue;
+        }
+        if known.len() + new.len() > 2 * MAX_SOURCES {
+            rewrite(&folder, &path, &known)?;
         }
         let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
         // Ends a line that a crash has cut off.
         let mut text = vec![b'\n'];
-        for file in files {
-            serde_json::to_writer(&mut text, file)?;
+        for line in new {
+            text.extend(line.as_bytes());
             text.push(b'\n');
         }
         file.write_all(&text)?;
@@ -77,7 +83,7 @@ fn lines(path: &Path) -> io::Result<VecDeque<String>> {
 }
 
 /// Keeps the newest [`MAX_SOURCES`] lines.
-fn rewrite(folder: &Path, path: &Path, lines: VecDeque<String>) -> io::Result<()> {
+fn rewrite(folder: &Path, path: &Path, lines: &VecDeque<String>) -> io::Result<()> {
     let unfinished = path.with_extension("partial");
     let mut file = BufWriter::new(File::create(&unfinished)?);
     for line in lines.iter().skip(lines.len().saturating_sub(MAX_SOURCES)) {
@@ -109,6 +115,20 @@ mod tests {
         assert!((MAX_SOURCES..=2 * MAX_SOURCES).contains(&known.len()), "{}", known.len());
         assert!(files(4 * step - MAX_SOURCES as u64..4 * step).iter().all(|file| known.contains(file)));
         assert!(recall(store.path(), &"side".parse().unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_again() {
+        let store = tempfile::tempdir().unwrap();
+        let top: CameraId = "top".parse().unwrap();
+        let written = |range| {
+            remember(store.path(), &[(top.clone(), files(range))].into()).unwrap();
+            fs::read(path(store.path(), &top)).unwrap()
+        };
+        let once = written(0..3);
+        assert_eq!(written(0..3), once);
+        assert!(written(2..4).len() > once.len());
+        assert_eq!(lines(&path(store.path(), &top)).unwrap().len(), 4);
     }
 
     #[test]

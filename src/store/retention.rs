@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::evidence;
@@ -95,7 +95,7 @@ impl Retention {
     pub(super) fn run(self) {
         let counted = bytes_below(&self.shared.path.join(evidence::FOLDER));
         self.shared.kept.add_evidence(counted.cast_signed());
-        let mut tidied: Option<Instant> = None;
+        let (mut tidied, mut ahead): (Option<Instant>, _) = (None, None);
         loop {
             self.shared.refill_reserve();
             let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);
@@ -104,6 +104,7 @@ impl Retention {
                 if let Err(error) = self.tidy(Timestamp::now(), &free) {
                     warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
                 }
+                self.remember_ahead(&mut ahead);
                 tidied = Some(Instant::now());
             }
             if self.shared.closed.sleep(LOOK) {
@@ -173,7 +174,7 @@ impl Retention {
     }
 
     fn delete_segment(&self, segment: &Segment, next: &Segment) -> Result<(), StoreError> {
-        // Where even that cannot be written, room is what is needed most.
+        // Mostly done already, while there was room. Where it cannot be, room is what is needed most.
         if let Err(error) = self.remember_files(segment, next) {
             warn!(error = %chain(&error), "the files that were judged cannot be remembered; old ones may be judged again");
         }
@@ -184,6 +185,22 @@ impl Retention {
         self.shared.kept.deleted_segments.increment();
         info!(segment = segment.number, "a journal segment was deleted to keep to the limits");
         Ok(())
+    }
+
+    /// Keeps the names of the files in the segment that goes next, while there is room for them; `ahead` is the segment whose
+    /// are kept already.
+    pub(super) fn remember_ahead(&self, ahead: &mut Option<u64>) {
+        let remembered = self.shared.reader.segments().and_then(|segments| {
+            let [segment, next, _, ..] = &segments[..] else { return Ok(()) };
+            if *ahead != Some(segment.number) {
+                self.remember_files(segment, next)?;
+                *ahead = Some(segment.number);
+            }
+            Ok(())
+        });
+        if let Err(error) = remembered {
+            debug!(error = %chain(&error), "the oldest files cannot be remembered yet; it is tried again");
+        }
     }
 
     /// Keeps the names of the files that were judged in a segment.

@@ -141,3 +141,27 @@ fn a_file_stays_judged_when_its_verdict_is_deleted() {
     let known = handle.sources(&"top".parse().unwrap());
     assert_eq!(known, (0..4).map(source).collect());
 }
+
+#[test]
+fn files_of_the_oldest_segment_are_remembered_before_there_is_no_room_for_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |n: u64| crate::frame::SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 };
+    for life in 0..4 {
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        let mut request = request("top", 0.1);
+        request.judgement.source = Some(source(life));
+        handle.record(request).wait().unwrap();
+        thread.close(SOON).unwrap();
+    }
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let (top, mut ahead) = ("top".parse().unwrap(), None);
+    let remembered = || super::judged::recall(&folder.path().join("store"), &top).unwrap();
+    // The store's own thread may have done so, too.
+    retention(&handle, 30, 0).remember_ahead(&mut ahead);
+    assert_eq!(remembered(), [source(0)].into());
+    assert!(ahead.is_some());
+    handle.published(Position(4));
+    retention(&handle, 30, 0).tidy(later(31), &PLENTY).unwrap();
+    retention(&handle, 30, 0).remember_ahead(&mut ahead);
+    assert!(remembered().len() > 1, "the next one is not remembered");
+}

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "whoever waits for hours wants to see what happens")]
 
 mod balance;
+mod heard;
 mod inject;
 mod plant;
 

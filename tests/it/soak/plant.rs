@@ -1,6 +1,6 @@
 //! The plant around the box: cameras, a PLC that sends triggers, disk, network, broker, and the daemon's lives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::balance::Balance;
+use super::heard::{CAMERAS, Ledger};
 use crate::inspectord::{Running, arg, command};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::proxy::Proxy;
@@ -24,8 +25,12 @@ use crate::subscriber::{Subscriber, eventually};
 
 /// Between two files, and between two triggers.
 const PACE: Duration = Duration::from_millis(40);
+/// Between two looks for gaps.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Files that may wait for their verdicts.
 const MOST_WAITING: usize = 100;
+/// So small that the oldest verdicts are deleted within minutes.
+const DISK_MEGABYTES: u32 = 24;
 /// Where Debian keeps the false clock.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
@@ -49,8 +54,30 @@ struct Works {
     triggers: AtomicUsize,
     /// Triggers that were not answered yet when the broker was killed.
     at_risk: Mutex<BTreeSet<String>>,
+    heard: Mutex<Ledger>,
+    /// Gaps that were asked for.
+    asked: AtomicUsize,
     /// Held while a file is dropped, or the folder moved.
     camera: Mutex<()>,
+}
+
+impl Works {
+    /// Asks for the first gap of each camera, and tells whether there is none, if `files` were dropped: their newest verdicts
+    /// may be missing, too, and of triggers nobody knows how many were answered.
+    async fn ask_for_gaps(&self, plc: &Subscriber, files: u64) -> bool {
+        let gaps: Vec<_> = {
+            let mut heard = self.heard.lock().unwrap();
+            heard.read(plc);
+            let gap = |camera| Some((camera, heard.gap(camera, if camera == "files" { files } else { 0 })?));
+            CAMERAS.into_iter().filter_map(gap).collect()
+        };
+        for (camera, (from, to)) in &gaps {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+            let command = format!(r#"{{"id":"gap-{asked}","command":"replay","from":{from},"to":{to}}}"#);
+            plc.publish(&format!("inspectord/soak/{camera}/command"), command).await;
+        }
+        gaps.is_empty()
+    }
 }
 
 impl Plant {
@@ -67,7 +94,7 @@ impl Plant {
         let proxy = Proxy::start(broker.port()).await;
         fs::write(path("inspectord.toml"), settings(folder.path(), proxy.port())).unwrap();
         let subscriber = Arc::new(Subscriber::start(broker.port(), "inspectord/soak/#").await);
-        let disk = SmallDisk::mount(&path("store"), 48);
+        let disk = SmallDisk::mount(&path("store"), DISK_MEGABYTES);
         let works = Arc::new(Works::default());
         let mut plant = Self {
             broker,
@@ -81,7 +108,7 @@ impl Plant {
             tasks: Vec::new(),
         };
         plant.start_daemon().await;
-        plant.tasks = vec![plant.drop_files(), plant.send_triggers()];
+        plant.tasks = vec![plant.drop_files(), plant.send_triggers(), plant.ask_for_gaps()];
         plant.sees_progress().await;
         plant
     }
@@ -205,6 +232,17 @@ impl Plant {
         })
     }
 
+    /// Asks for what a dying broker took along, soon: the box's small disk does not keep verdicts for long.
+    fn ask_for_gaps(&self) -> JoinHandle<()> {
+        let (works, plc) = (self.works.clone(), self.subscriber.clone());
+        tokio::spawn(async move {
+            while !works.over.load(Ordering::SeqCst) {
+                works.ask_for_gaps(&plc, 0).await;
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        })
+    }
+
     /// Ends the work, waits for every answer, asks for what a dying broker lost, and counts.
     pub(super) async fn settle(mut self) -> Balance {
         self.works.over.store(true, Ordering::SeqCst);
@@ -214,42 +252,19 @@ impl Plant {
         let (files, triggers) =
             (self.works.files.load(Ordering::SeqCst), self.works.triggers.load(Ordering::SeqCst));
         let at_risk = self.works.at_risk.lock().unwrap().clone();
-        let mut asked = 0;
         let deadline = tokio::time::Instant::now() + crate::mosquitto::PATIENCE;
         loop {
             let answered = self.answered();
             let open = (0..triggers).map(|n| n.to_string());
             let open = open.filter(|part| !answered.contains(part) && !at_risk.contains(part)).count();
-            let gaps = self.gaps(files);
-            if (open == 0 && gaps.is_empty()) || tokio::time::Instant::now() > deadline {
+            let whole = self.works.ask_for_gaps(&self.subscriber, files as u64).await;
+            if (open == 0 && whole) || tokio::time::Instant::now() > deadline {
                 break;
             }
-            for (camera, (from, to)) in gaps {
-                asked += 1;
-                let command = format!(r#"{{"id":"gap-{asked}","command":"replay","from":{from},"to":{to}}}"#);
-                self.subscriber.publish(&format!("inspectord/soak/{camera}/command"), command).await;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(ASK_EVERY).await;
         }
         self.stop_daemon();
         self.balance(files, triggers, &at_risk)
-    }
-
-    /// What each camera's subscriber misses, as a range of sequences.
-    fn gaps(&self, files: usize) -> BTreeMap<&'static str, (u64, u64)> {
-        let mut gaps = BTreeMap::new();
-        for camera in ["files", "parts"] {
-            let verdicts = self.subscriber.on(&format!("/{camera}/verdict"));
-            let known: BTreeSet<u64> = verdicts.iter().filter_map(|v| v["sequence"].as_u64()).collect();
-            let newest = known.last().copied().unwrap_or(0);
-            // The newest themselves may be missing: as many as there are files, one more triggers nobody asked for.
-            let newest = if camera == "files" { newest.max(files as u64) } else { newest };
-            let missing: Vec<u64> = (1..=newest).filter(|sequence| !known.contains(sequence)).collect();
-            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
-                gaps.insert(camera, (*first, *last));
-            }
-        }
-        gaps
     }
 
     fn balance(&self, files: usize, triggers: usize, at_risk: &BTreeSet<String>) -> Balance {
