@@ -76,11 +76,11 @@ impl Subscriber {
         messages.iter().filter(|m| m.topic.ends_with(leaf)).map(json).collect()
     }
 
-    /// Topic and JSON of the messages behind the first `seen`, if on topics that end in `leaf`; and how many there are of all.
-    pub(crate) fn since(&self, seen: usize, leaf: &str) -> (usize, Vec<(String, Value)>) {
+    /// How many messages there are, and topic and JSON of those behind the first `seen`.
+    pub(crate) fn since(&self, seen: usize) -> (usize, Vec<(String, Value)>) {
         let messages = self.messages.lock().unwrap();
         let json = |m: &Publish| (m.topic.clone(), serde_json::from_slice(&m.payload).unwrap_or(Value::Null));
-        (messages.len(), messages[seen..].iter().filter(|m| m.topic.ends_with(leaf)).map(json).collect())
+        (messages.len(), messages[seen..].iter().map(json).collect())
     }
 
     pub(crate) fn count(&self, leaf: &str) -> usize {

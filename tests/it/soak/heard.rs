@@ -38,20 +38,30 @@ impl Heard {
 pub(super) struct Ledger {
     read: usize,
     heard: BTreeMap<&'static str, Heard>,
+    /// Parts that were answered by a verdict or a refusal.
+    answered: BTreeSet<String>,
 }
 
 impl Ledger {
     /// Looks at what `subscriber` got since the last time.
     pub(super) fn read(&mut self, subscriber: &Subscriber) {
-        let (read, new) = subscriber.since(self.read, "/verdict");
+        let (read, new) = subscriber.since(self.read);
         self.read = read;
-        for (topic, verdict) in new {
+        for (topic, message) in new {
+            if topic.ends_with("/parts/verdict") || topic.ends_with("/parts/reply") {
+                self.answered.extend(message["part_id"].as_str().map(str::to_owned));
+            }
             let camera = CAMERAS.into_iter().find(|camera| topic.ends_with(&format!("/{camera}/verdict")));
-            let sequence = verdict["sequence"].as_u64();
+            let sequence = message["sequence"].as_u64();
             if let (Some(camera), Some(sequence)) = (camera, sequence) {
                 self.heard.entry(camera).or_default().hear(sequence);
             }
         }
+    }
+
+    /// Which of the first `sent` parts nobody has answered.
+    pub(super) fn open(&self, sent: usize) -> BTreeSet<String> {
+        (0..sent).map(|part| part.to_string()).filter(|part| !self.answered.contains(part)).collect()
     }
 
     /// What is missing of a camera, if there are to be as many verdicts as `newest`.

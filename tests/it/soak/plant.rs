@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use inspectord::detector::untrained;
@@ -62,12 +62,18 @@ struct Works {
 }
 
 impl Works {
+    /// What `plc` has heard by now.
+    fn heard(&self, plc: &Subscriber) -> MutexGuard<'_, Ledger> {
+        let mut heard = self.heard.lock().unwrap();
+        heard.read(plc);
+        heard
+    }
+
     /// Asks for the first gap of each camera, and tells whether there is none, if `files` were dropped: their newest verdicts
     /// may be missing, too, and of triggers nobody knows how many were answered.
     async fn ask_for_gaps(&self, plc: &Subscriber, files: u64) -> bool {
         let gaps: Vec<_> = {
-            let mut heard = self.heard.lock().unwrap();
-            heard.read(plc);
+            let heard = self.heard(plc);
             let gap = |camera| Some((camera, heard.gap(camera, if camera == "files" { files } else { 0 })?));
             CAMERAS.into_iter().filter_map(gap).collect()
         };
@@ -163,16 +169,9 @@ impl Plant {
     /// Triggers that are not answered by now may have been lost with the broker.
     pub(super) fn risk_what_is_open(&self) {
         let sent = self.works.triggers.load(Ordering::SeqCst);
-        let answered = self.answered();
         // The next one may be on its way by the time the signal arrives.
-        let open = (0..=sent).map(|n| n.to_string()).filter(|part| !answered.contains(part));
+        let open = self.works.heard(&self.subscriber).open(sent + 1);
         self.works.at_risk.lock().unwrap().extend(open);
-    }
-
-    /// Parts that were answered by a verdict or a refusal.
-    fn answered(&self) -> BTreeSet<String> {
-        let said = [self.subscriber.on("/parts/verdict"), self.subscriber.on("/parts/reply")].concat();
-        said.iter().filter_map(|v| v["part_id"].as_str().map(str::to_owned)).collect()
     }
 
     pub(super) fn take_camera_away(&self) {
@@ -254,11 +253,9 @@ impl Plant {
         let at_risk = self.works.at_risk.lock().unwrap().clone();
         let deadline = tokio::time::Instant::now() + crate::mosquitto::PATIENCE;
         loop {
-            let answered = self.answered();
-            let open = (0..triggers).map(|n| n.to_string());
-            let open = open.filter(|part| !answered.contains(part) && !at_risk.contains(part)).count();
+            let open = self.works.heard(&self.subscriber).open(triggers);
             let whole = self.works.ask_for_gaps(&self.subscriber, files as u64).await;
-            if (open == 0 && whole) || tokio::time::Instant::now() > deadline {
+            if (open.is_subset(&at_risk) && whole) || tokio::time::Instant::now() > deadline {
                 break;
             }
             tokio::time::sleep(ASK_EVERY).await;
