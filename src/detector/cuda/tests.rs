@@ -98,7 +98,7 @@ fn maps_of_the_papers_small_network_are_the_references() {
 }
 
 #[test]
-#[ignore = "takes half an hour: 230 GFLOP, emulated"]
+#[ignore = "takes minutes: 230 GFLOP, emulated"]
 fn maps_of_the_papers_medium_network_are_the_references() {
     hold_against_reference(&model(PdnSize::Medium, Size::new(256, 256), 4), 1, None);
 }
