@@ -48,7 +48,7 @@ pub(super) fn remember(store: &Path, files: &BTreeMap<CameraId, Vec<SourceRef>>)
         file.write_all(&text)?;
         file.sync_data()?;
     }
-    sync_folder(&folder)
+    if folder.is_dir() { sync_folder(&folder) } else { Ok(()) }
 }
 
 /// The files of `camera` that are remembered.

@@ -37,6 +37,12 @@ const MARGIN: u64 = 5;
 /// How long the journal may take to hear of a camera that has evidence already.
 const NEWCOMER: SignedDuration = SignedDuration::from_mins(10);
 
+/// Bytes of the oldest segments whose files are remembered before they must go.
+const REMEMBERED_AHEAD: u64 = 4 << 20;
+
+/// Judged files by camera.
+type Files = BTreeMap<CameraId, Vec<SourceRef>>;
+
 /// What retention has done and knows.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -175,11 +181,12 @@ impl Retention {
 
     fn delete_segment(&self, segment: &Segment, next: &Segment) -> Result<(), StoreError> {
         // Mostly done already, while there was room. Where it cannot be, room is what is needed most.
-        if let Err(error) = self.remember_files(segment, next) {
+        let mut files = Files::new();
+        if let Err(error) = self.files_of(segment, next, &mut files).and_then(|()| self.remember(&files)) {
             warn!(error = %chain(&error), "the files that were judged cannot be remembered; old ones may be judged again");
         }
         let folder = self.shared.path.join(JOURNAL_FOLDER);
-        let path = segment::path(&folder, segment.number);
+        let path = self.path(segment);
         fs::remove_file(&path).map_err(StoreError::file("delete", &path))?;
         sync_folder(&folder).map_err(StoreError::file("sync", &folder))?;
         self.shared.kept.deleted_segments.increment();
@@ -187,15 +194,24 @@ impl Retention {
         Ok(())
     }
 
-    /// Keeps the names of the files in the segment that goes next, while there is room for them; `ahead` is the segment whose
-    /// are kept already.
+    /// Keeps the names of the files in the segments that go next, while there is room for them; `ahead` is the newest segment
+    /// whose are kept already.
     pub(super) fn remember_ahead(&self, ahead: &mut Option<u64>) {
         let remembered = self.shared.reader.segments().and_then(|segments| {
-            let [segment, next, _, ..] = &segments[..] else { return Ok(()) };
-            if *ahead != Some(segment.number) {
-                self.remember_files(segment, next)?;
-                *ahead = Some(segment.number);
+            let closed = segments.len().saturating_sub(2);
+            let (mut files, mut bytes, mut newest) = (Files::new(), 0, *ahead);
+            for (segment, next) in segments.iter().zip(segments.iter().skip(1)).take(closed) {
+                if bytes > REMEMBERED_AHEAD {
+                    break;
+                }
+                bytes += fs::metadata(self.path(segment)).map_or(0, |file| file.len());
+                if newest < Some(segment.number) {
+                    self.files_of(segment, next, &mut files)?;
+                    newest = Some(segment.number);
+                }
             }
+            self.remember(&files)?;
+            *ahead = newest;
             Ok(())
         });
         if let Err(error) = remembered {
@@ -203,9 +219,8 @@ impl Retention {
         }
     }
 
-    /// Keeps the names of the files that were judged in a segment.
-    fn remember_files(&self, segment: &Segment, next: &Segment) -> Result<(), StoreError> {
-        let mut files: BTreeMap<CameraId, Vec<SourceRef>> = BTreeMap::new();
+    /// Adds the files that were judged in a segment.
+    fn files_of(&self, segment: &Segment, next: &Segment, files: &mut Files) -> Result<(), StoreError> {
         let mut cursor = self.shared.reader.after(Position(segment.header.first.0.saturating_sub(1)));
         while cursor.wants() < next.header.first {
             match cursor.next()? {
@@ -218,7 +233,15 @@ impl Retention {
                 _ => break,
             }
         }
-        judged::remember(&self.shared.path, &files).map_err(StoreError::file("write", &self.shared.path))
+        Ok(())
+    }
+
+    fn remember(&self, files: &Files) -> Result<(), StoreError> {
+        judged::remember(&self.shared.path, files).map_err(StoreError::file("write", &self.shared.path))
+    }
+
+    fn path(&self, segment: &Segment) -> PathBuf {
+        segment::path(&self.shared.path.join(JOURNAL_FOLDER), segment.number)
     }
 
     /// The evidence that may be deleted, oldest first.
