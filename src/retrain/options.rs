@@ -30,7 +30,7 @@ pub struct Options {
     pub checkpoint_seconds: u64,
     /// What it trains and tries on. Not the card that inspects, whose time it would take without a bound.
     pub device: Device,
-    /// Processor threads that it may use.
+    /// Processor threads that it may use, and with `idle` processors that it stays on.
     pub threads: usize,
     /// Whether it runs only when nobody else wants the processor.
     pub idle: bool,

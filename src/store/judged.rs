@@ -1,9 +1,9 @@
 //! Judged files that outlive their verdicts: when retention deletes a journal segment, the names of the files in it move
 //! here, so that a watched folder's old files are not taken for new ones.
 //!
-//! One file of JSON lines per camera, the newest [`MAX_SOURCES`] at least. Written by the retention thread while the segment
-//! is the oldest, so that a disk that is full by the time it must go has its files here already; read whenever a camera is opened. A line that was cut off by a crash does not count: its segment
-//! is still there. Not here: the files whose verdicts are still in the journal (`history`, `index`).
+//! One file of JSON lines per camera, the newest [`MAX_SOURCES`] at least. Written by the retention thread while a segment is
+//! among the oldest, so that on a disk that is full by the time it must go its files are here already; read whenever a
+//! camera is opened. A line that was cut off by a crash does not count: its segment is still there. Not here: the files whose verdicts are still in the journal (`history`, `index`).
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -21,8 +21,11 @@ const MAX_LINE: usize = 4096;
 
 /// Adds files that were judged, durably. Those that are there already take no room.
 pub(super) fn remember(store: &Path, files: &BTreeMap<CameraId, Vec<SourceRef>>) -> io::Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
     let folder = store.join(FOLDER);
-    if !folder.is_dir() && !files.is_empty() {
+    if !folder.is_dir() {
         fs::create_dir(&folder)?;
         sync_folder(store)?;
     }
@@ -48,7 +51,7 @@ pub(super) fn remember(store: &Path, files: &BTreeMap<CameraId, Vec<SourceRef>>)
         file.write_all(&text)?;
         file.sync_data()?;
     }
-    if folder.is_dir() { sync_folder(&folder) } else { Ok(()) }
+    sync_folder(&folder)
 }
 
 /// The files of `camera` that are remembered.

@@ -1,4 +1,5 @@
-//! Retention: deletes the oldest evidence and journal segments, by age, by bytes and by free space.
+//! Retention: deletes the oldest evidence and journal segments, by age, by bytes and by free space, and has the files that were
+//! judged in them remembered (`judged`).
 //!
 //! Runs on a thread of its own, so that recording never waits for it; it owns closed segments and evidence of published
 //! verdicts, which no other thread writes. Never deletes what the broker has not acknowledged, evidence with a file
@@ -36,7 +37,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const MARGIN: u64 = 5;
 /// How long the journal may take to hear of a camera that has evidence already.
 const NEWCOMER: SignedDuration = SignedDuration::from_mins(10);
-
 /// Bytes of the oldest segments whose files are remembered before they must go.
 const REMEMBERED_AHEAD: u64 = 4 << 20;
 
@@ -101,7 +101,8 @@ impl Retention {
     pub(super) fn run(self) {
         let counted = bytes_below(&self.shared.path.join(evidence::FOLDER));
         self.shared.kept.add_evidence(counted.cast_signed());
-        let (mut tidied, mut ahead): (Option<Instant>, _) = (None, None);
+        let mut tidied: Option<Instant> = None;
+        let mut ahead = None;
         loop {
             self.shared.refill_reserve();
             let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::retention::{Limits, PIN, Retention};
 use super::tests::{options, request};
 use super::*;
+use crate::frame::SourceRef;
 use crate::verdict::Verdict;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -26,6 +27,22 @@ fn store_of(folder: &Path, lives: usize, each: usize) -> Vec<Verdict> {
         thread.close(SOON).unwrap();
     }
     verdicts
+}
+
+fn source(n: u64) -> SourceRef {
+    SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 }
+}
+
+/// A store that has seen four starts with a judged file each, open.
+fn store_of_files(folder: &Path) -> (StoreHandle, StoreThread) {
+    for life in 0..4 {
+        let (handle, thread) = Store::open(&options(folder), "box").unwrap();
+        let mut request = request("top", 0.1);
+        request.judgement.source = Some(source(life));
+        handle.record(request).wait().unwrap();
+        thread.close(SOON).unwrap();
+    }
+    Store::open(&options(folder), "box").unwrap()
 }
 
 fn retention(handle: &StoreHandle, keep_days: u32, max_megabytes: u64) -> Retention {
@@ -126,15 +143,7 @@ proptest! {
 #[test]
 fn a_file_stays_judged_when_its_verdict_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
-    let source = |n: u64| crate::frame::SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 };
-    for life in 0..4 {
-        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
-        let mut request = request("top", 0.1);
-        request.judgement.source = Some(source(life));
-        handle.record(request).wait().unwrap();
-        thread.close(SOON).unwrap();
-    }
-    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let (handle, _thread) = store_of_files(folder.path());
     handle.published(Position(4));
     retention(&handle, 30, 0).tidy(later(31), &PLENTY).unwrap();
     assert!(handle.outbox(Position::START, 100).unwrap().len() < 4, "nothing was deleted");
@@ -145,15 +154,7 @@ fn a_file_stays_judged_when_its_verdict_is_deleted() {
 #[test]
 fn files_of_the_oldest_segment_are_remembered_before_there_is_no_room_for_that() {
     let folder = tempfile::tempdir().unwrap();
-    let source = |n: u64| crate::frame::SourceRef { name: format!("{n}.png"), bytes: n, modified_ns: 1 };
-    for life in 0..4 {
-        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
-        let mut request = request("top", 0.1);
-        request.judgement.source = Some(source(life));
-        handle.record(request).wait().unwrap();
-        thread.close(SOON).unwrap();
-    }
-    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let (handle, _thread) = store_of_files(folder.path());
     let (top, mut ahead) = ("top".parse().unwrap(), None);
     let remembered = || super::judged::recall(&folder.path().join("store"), &top).unwrap();
     // The store's own thread may have done so, too.
@@ -168,4 +169,23 @@ fn files_of_the_oldest_segment_are_remembered_before_there_is_no_room_for_that()
     retention(&handle, 30, 0).tidy(later(31), &PLENTY).unwrap();
     assert!(handle.outbox(Position::START, 100).unwrap().len() < 4, "nothing was deleted");
     assert_eq!(std::fs::metadata(&list).unwrap().len(), bytes);
+}
+
+#[test]
+fn files_that_cannot_be_remembered_yet_are_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, thread) = store_of_files(folder.path());
+    // Its own retention is not to come in between.
+    thread.close(SOON).unwrap();
+    let lists = folder.path().join("store/judged");
+    std::fs::remove_dir_all(&lists).ok();
+    std::fs::write(&lists, "in the way").unwrap();
+    let (retention, mut ahead) = (retention(&handle, 30, 0), None);
+    retention.remember_ahead(&mut ahead);
+    assert_eq!(ahead, None);
+    std::fs::remove_file(&lists).unwrap();
+    retention.remember_ahead(&mut ahead);
+    assert!(ahead.is_some());
+    let known = super::judged::recall(&folder.path().join("store"), &"top".parse().unwrap()).unwrap();
+    assert!(known.contains(&source(0)), "{known:?}");
 }

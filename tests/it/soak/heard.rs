@@ -66,6 +66,6 @@ impl Ledger {
 
     /// What is missing of a camera, if there are to be as many verdicts as `newest`.
     pub(super) fn gap(&self, camera: &str, newest: u64) -> Option<(u64, u64)> {
-        self.heard.get(camera)?.gap(newest)
+        self.heard.get(camera).unwrap_or(&Heard::default()).gap(newest)
     }
 }
