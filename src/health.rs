@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -307,18 +307,29 @@ impl LineHealth {
     }
 }
 
-/// Whether the whole program makes progress, as its watch sees it: noted at every round on which no stage had hung.
+/// Whether the whole program makes progress, as its watch sees it: noted at every round on which no stage had hung and nothing
+/// was broken.
 #[derive(Debug, Clone)]
-pub struct Progress(Arc<Heartbeat>);
+pub struct Progress(Arc<Heartbeat>, Arc<OnceLock<&'static str>>);
 
 impl Progress {
     /// Progress, just made.
     pub fn new() -> Self {
-        Self(Arc::new(Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) }))
+        Self(Arc::new(Heartbeat { epoch: Instant::now(), last_ms: AtomicU64::new(0) }), Arc::default())
     }
 
     pub(crate) fn note(&self) {
         self.0.last_ms.store(self.0.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Something has ended that should not, and only a restart brings it back. Whether this is news.
+    pub(crate) fn breaks(&self, what: &'static str) -> bool {
+        self.1.set(what).is_ok()
+    }
+
+    /// What has ended that should not.
+    pub fn broken(&self) -> Option<&'static str> {
+        self.1.get().copied()
     }
 
     /// How long ago it was last made.

@@ -14,6 +14,7 @@ pub mod imaging;
 pub mod pipeline;
 pub mod publish;
 pub mod retrain;
+mod runtime;
 pub mod settings;
 pub mod shutdown;
 pub mod store;

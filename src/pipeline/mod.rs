@@ -20,6 +20,7 @@ mod models;
 mod opening;
 mod options;
 mod part;
+mod publishing;
 mod requests;
 mod service;
 mod timer;

@@ -38,6 +38,7 @@ pub use self::options::Options;
 use self::recent::Recent;
 use crate::health::{LineHealth, Progress};
 use crate::publish::Monitor;
+use crate::runtime;
 use crate::shutdown::Shutdown;
 use crate::store::StoreHandle;
 
@@ -98,11 +99,8 @@ impl Web {
     /// # Errors
     /// The operating system gives no more threads.
     pub fn start(options: &Options, watched: Watched) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(serve::WORKERS)
-            .thread_keep_alive(Duration::from_secs(10))
-            .build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime::build(runtime.max_blocking_threads(serve::WORKERS))?;
         let stop = Shutdown::new();
         let address = Arc::new(Mutex::new(None));
         let recent = Recent::default();

@@ -24,7 +24,12 @@ pub(super) fn health(view: &View) -> Faults {
     let hung = view.watched.lines.iter().filter_map(|line| {
         line.stalled(STALL).map(|stage| format!("camera {}: the {stage} stage has hung", line.camera()))
     });
-    let mut faults: Vec<_> = hung.collect();
+    let broken = view
+        .watched
+        .progress
+        .broken()
+        .map(|what| format!("{what} has ended by a fault: restart the program"));
+    let mut faults: Vec<_> = hung.chain(broken).collect();
     let age = view.watched.progress.age();
     if faults.is_empty() && age > STALL {
         faults.push(format!("nothing has watched over the program for {} s", age.as_secs()));

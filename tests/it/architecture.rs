@@ -6,8 +6,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VOCABULARY: &[&str] =
-    &["frame", "verdict", "health", "clock", "backoff", "durable", "delivery", "shutdown", "telemetry"];
+const VOCABULARY: &[&str] = &[
+    "frame",
+    "verdict",
+    "health",
+    "clock",
+    "backoff",
+    "durable",
+    "delivery",
+    "runtime",
+    "shutdown",
+    "telemetry",
+];
 const EDGES: &[&str] = &["camera", "publish", "store", "systemd"];
 
 /// What each room may import beside the vocabulary; the command line may import everything.
@@ -19,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("durable", &[]),
     ("delivery", &[]),
+    ("runtime", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("efficientad", &[]),

@@ -10,7 +10,9 @@ use serde_json::Value;
 use crate::daemon::{Floor, complete};
 use crate::gige::{Gige, Order, Scene};
 use crate::http::Page;
+use crate::inspectord::arg;
 use crate::subscriber::eventually;
+use crate::tampering::Tampering;
 
 /// What the verdict on a part says.
 fn said(verdict: &Value) -> (&str, &str, &str) {
@@ -47,6 +49,33 @@ async fn a_gige_camera_that_dies_gets_its_line_back_by_itself() {
     subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"after"}"#).await;
     let verdict = subscriber.wait_for("/verdict", 3).await.remove(2);
     assert_ne!(verdict["decision"], "uninspected", "{verdict}");
+    daemon.stops();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_no_thread_can_be_started_for_is_opened_once_one_can() {
+    let floor = Floor::new().await;
+    let folder = floor.path("moved away");
+    floor.configure("trigger = \"software\"", &format!("kind = \"folder\"\npath = \"{}\"", arg(&folder)));
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start(&[]);
+    let down = async |why: &str| {
+        subscriber
+            .wait_until("/state", |s| s["state"] == "down" && s["reason"].to_string().contains(why))
+            .await
+    };
+    down("moved away").await;
+    let no_threads = match Tampering::with(&daemon, "clone,clone3", "error=EAGAIN") {
+        Ok(no_threads) => no_threads,
+        Err(why) => return println!("left out: {why}"),
+    };
+    fs::create_dir(&folder).unwrap();
+    down("no thread can be started").await;
+    subscriber.publish("inspectord/floor/top/trigger", r#"{"part_id":"lonely"}"#).await;
+    let verdict = subscriber.wait_for("/verdict", 1).await.remove(0);
+    assert_eq!((said(&verdict).0, said(&verdict).1), ("uninspected", "camera"), "{verdict}");
+    drop(no_threads);
+    subscriber.wait_until("/state", |state| state["state"] == "up").await;
     daemon.stops();
 }
 

@@ -43,6 +43,19 @@ pub(crate) fn command(args: &[&str]) -> Command {
     command
 }
 
+/// Has `wrapper` run what `command` would, with its environment and outputs.
+pub(crate) fn wrapped(mut wrapper: Command, command: &Command) -> Command {
+    wrapper.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapper.env(name, value),
+            None => wrapper.env_remove(name),
+        };
+    }
+    wrapper.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    wrapper
+}
+
 /// Runs the program to its end.
 #[track_caller]
 pub(crate) fn run(args: &[&str]) -> Ended {

@@ -32,5 +32,6 @@ mod small_disk;
 mod soak;
 mod store;
 mod subscriber;
+mod tampering;
 mod training;
 mod web;

@@ -16,9 +16,10 @@ use inspectord::imaging;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::inspectord::{Ended, Running, arg, command, run};
+use crate::inspectord::{Ended, Running, arg, command};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::subscriber::{Subscriber, eventually};
+use crate::tampering;
 
 const LINE: u64 = 7;
 const SIZE: Size = Size::new(320, 320);
@@ -83,13 +84,32 @@ impl Box {
         self.folder.path().join(name)
     }
 
+    /// One with eight pictures of good parts.
+    async fn with_normals() -> Self {
+        let b = Self::new("").await;
+        for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
+            drop_in(&b.path("normals"), &name, &picture);
+        }
+        b
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        command(&[args, &["--config", arg(&self.path("inspectord.toml"))]].concat())
+    }
+
     fn start(&self) -> Running {
-        Running::start(command(&["run", "--config", arg(&self.path("inspectord.toml"))]))
+        Running::start(self.command(&["run"]))
+    }
+
+    /// Waits until it is `retraining` that retrains.
+    async fn retrains(&self, retraining: &Running) {
+        let (lock, pid) = (self.path("retrain/retraining.lock"), retraining.id().to_string());
+        eventually("it has begun", || fs::read_to_string(&lock).is_ok_and(|holder| holder.trim() == pid))
+            .await;
     }
 
     fn run(&self, args: &[&str]) -> Ended {
-        let settings = self.path("inspectord.toml");
-        run(&[args, &["--config", arg(&settings)]].concat())
+        Running::start(self.command(args)).ended()
     }
 
     /// Runs a command that prints JSON lines.
@@ -146,17 +166,25 @@ fn kill(pid: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retraining_makes_way_for_whoever_inspects() {
-    let floor = Box::new("").await;
-    for (name, picture) in parts("old", 100..108, |n| normal_part(LINE, n, SIZE)) {
-        drop_in(&floor.path("normals"), &name, &picture);
+    let floor = Box::with_normals().await;
+    let retraining = Running::start(floor.command(&["retrain"]));
+    floor.retrains(&retraining).await;
+    assert_makes_way(&retraining.id().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retraining_that_may_not_make_way_says_so_and_goes_on() {
+    let floor = Box::with_normals().await;
+    let calls = "sched_setaffinity,sched_setscheduler,setpriority";
+    let refused = match tampering::from_the_start(&floor.command(&["retrain"]), calls, "error=EPERM") {
+        Ok(refused) => refused,
+        Err(why) => return println!("left out: {why}"),
+    };
+    let retraining = Running::start(refused);
+    floor.retrains(&retraining).await;
+    for said in ["cannot lower the priority", "cannot be scheduled as idle", "cannot stay on one part"] {
+        assert!(retraining.wait_for_log(said).contains("Operation not permitted"), "{said}");
     }
-    let retraining = Running::start(command(&["retrain", "--config", arg(&floor.path("inspectord.toml"))]));
-    let pid = retraining.id().to_string();
-    let lock = floor.path("retrain/retraining.lock");
-    eventually("it has begun", || fs::read_to_string(&lock).is_ok_and(|holder| holder.trim() == pid)).await;
-    assert_makes_way(&pid);
-    retraining.signal("KILL");
-    retraining.ended();
 }
 
 /// The idle policy, the lowest priority, and the last of the processors.

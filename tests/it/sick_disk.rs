@@ -1,53 +1,17 @@
-//! A disk that is slow and one that takes nothing any more, each apart: strace makes the daemon's own system calls late
-//! or fail, and lets go of it again.
-
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+//! A disk that is slow, one that takes nothing any more, and one that is full, each apart.
 
 use crate::daemon::{Floor, complete};
 use crate::inspectord::Running;
 use crate::mosquitto::Access;
 use crate::small_disk::SmallDisk;
 use crate::subscriber::eventually;
+use crate::tampering::Tampering;
 
 /// What makes data, names and lengths durable; only the store asks for that.
 const SYNCS: &str = "fsync,fdatasync";
 /// What changes a disk and no socket or terminal.
 const CHANGES: &str = "pwrite64,fsync,fdatasync,ftruncate,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
                        sync_file_range,fallocate";
-
-/// strace, attached to a process; lets go of it when dropped.
-struct Tampering(Child);
-
-impl Tampering {
-    /// Tampers with `calls` of the daemon as strace's `how` says.
-    fn with(daemon: &Running, calls: &str, how: &str) -> Result<Self, String> {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-o", "/dev/null"]);
-        command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}")]);
-        command.args(["-p", &daemon.id().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("there is no strace: {error}"))?;
-        let mut said = String::new();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let _ended = stderr.read_line(&mut said);
-        // It goes on telling of threads that come and go.
-        std::thread::spawn(move || stderr.lines().for_each(drop));
-        if !said.contains("attached") {
-            let _has_ended = child.kill();
-            let _reaped = child.wait();
-            return Err(format!("strace may not attach: {said}"));
-        }
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Tampering {
-    fn drop(&mut self) {
-        // Killed otherwise, it would leave the daemon stopped.
-        let _ended = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
-        let _reaped = self.0.wait();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_takes_a_second_for_every_sync_costs_evidence_and_no_verdict() {

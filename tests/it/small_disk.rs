@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::inspectord::wrapped;
+
 /// A small file system for the store, in a mount namespace of its own that ends with its holder.
 pub(crate) struct SmallDisk {
     holder: Result<Child, String>,
@@ -53,15 +55,7 @@ impl SmallDisk {
             &holder.id().to_string(),
             "--",
         ]);
-        entered.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => entered.env(name, value),
-                None => entered.env_remove(name),
-            };
-        }
-        entered.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        entered
+        wrapped(entered, &command)
     }
 
     /// Leaves no byte free; tells how many that took. Nothing where the store is on a disk of others.

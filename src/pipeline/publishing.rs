@@ -1,0 +1,229 @@
+//! What publishes beside the lines: the broker session and the tasks that join it to the store and to the lines.
+//!
+//! In: the outbox, states, replies. Out: what the broker acknowledged, to the store; triggers and commands, to the desk
+//! (`requests`). Owns no thread but the desk's; tasks run in the service's runtime. Not here: the session itself (`publish`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{self, spawn_blocking};
+use tracing::{error, info, warn};
+
+use super::Pipeline;
+use super::dispatch::Recorded;
+use super::requests::Desk;
+use crate::frame::CameraId;
+use crate::health::{CameraStatus, ModelNews, Snapshot};
+use crate::publish::{
+    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Reply, Seam, Session,
+};
+use crate::shutdown::Shutdown;
+use crate::store::{self, Position, StoreHandle};
+use crate::telemetry;
+use crate::verdict::{Decision, Verdict};
+
+/// Verdicts read from the outbox at once.
+const OUTBOX_BATCH: usize = 256;
+/// Verdicts between the outbox and the session.
+const OUTGOING: usize = 64;
+/// Triggers and commands that may wait for an answer.
+const INCOMING: usize = 64;
+/// An alarm goes ahead of its turn when more than this many verdicts wait.
+const LONG_OUTBOX: u64 = 200;
+
+/// The session and the tasks around it.
+pub(super) struct Broker {
+    pub(super) monitor: Monitor,
+    states: watch::Sender<BTreeMap<CameraId, CameraState>>,
+    stop: Shutdown,
+    pub(super) drain: Duration,
+    session: task::JoinHandle<()>,
+    feeding: task::JoinHandle<()>,
+    acknowledging: task::JoinHandle<()>,
+    desk: JoinHandle<()>,
+}
+
+impl Broker {
+    pub(super) fn start(
+        runtime: &Runtime,
+        options: &publish::Options,
+        box_name: &str,
+        desk: Desk,
+        (aside, replies): (mpsc::Receiver<Aside>, mpsc::Receiver<Reply>),
+    ) -> std::io::Result<Self> {
+        let (pipeline, store) = (desk.pipeline.clone(), desk.store.clone());
+        let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING);
+        let (acknowledged, acknowledgements) = mpsc::channel(1);
+        let (states, states_receiver) = watch::channel(BTreeMap::new());
+        let (incoming, requests) = mpsc::channel(INCOMING);
+        let seam = Seam {
+            outgoing: outgoing_receiver,
+            aside,
+            acknowledged,
+            states: states_receiver,
+            replies,
+            incoming,
+            taken: store.deliveries().clone(),
+        };
+        let cameras = pipeline.health().map(|health| health.camera().clone()).collect();
+        let (session, monitor) = Session::new(options, box_name, cameras, seam);
+        let stop = Shutdown::new();
+        let desk = std::thread::Builder::new().name("requests".into()).spawn(move || desk.run(requests))?;
+        let session = runtime.spawn(session.run(stop.clone()));
+        let feeding = runtime.spawn(feed(store.clone(), outgoing));
+        let acknowledging = runtime.spawn(acknowledge(store.clone(), acknowledgements));
+        let drain = Duration::from_secs(options.drain_seconds.into());
+        let broker = Self { monitor, states, stop, drain, session, feeding, acknowledging, desk };
+        broker.publish_states(&pipeline, &store);
+        Ok(broker)
+    }
+
+    /// What of it has ended though nobody asked it to.
+    pub(super) fn ended(&self) -> Option<&'static str> {
+        let tasks = [
+            ("the broker session", self.session.is_finished()),
+            ("reading the outbox", self.feeding.is_finished()),
+            ("noting what was published", self.acknowledging.is_finished()),
+            ("answering requests", self.desk.is_finished()),
+        ];
+        tasks.into_iter().find_map(|(what, ended)| ended.then_some(what))
+    }
+
+    pub(super) fn publish_states(&self, pipeline: &Pipeline, store: &StoreHandle) {
+        let warnings = troubles(&store.health());
+        let now = pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), &warnings))).collect();
+        self.states.send_if_modified(|states| {
+            let changed = *states != now;
+            if changed {
+                *states = now;
+            }
+            changed
+        });
+    }
+
+    pub(super) fn stop(self, runtime: &Runtime, store: &StoreHandle, pipeline: &Pipeline) {
+        self.publish_states(pipeline, store);
+        let patience = Instant::now() + self.drain;
+        while self.monitor.health.borrow().link == Link::Up
+            && store.unpublished() > 0
+            && Instant::now() < patience
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.stop.request();
+        let session = self.session;
+        let acknowledging = self.acknowledging;
+        let over = runtime.block_on(async move {
+            let longest = self.drain + Duration::from_secs(2);
+            let session = tokio::time::timeout(longest, session).await;
+            (session, tokio::time::timeout(Duration::from_secs(2), acknowledging).await)
+        });
+        if over.0.is_err() {
+            warn!("the broker session did not end in time; what is unpublished follows after the next start");
+        } else if self.desk.join().is_err() {
+            error!("answering requests panicked");
+        }
+    }
+}
+
+/// Moves verdicts from the outbox to the session, in order, until the session is gone.
+async fn feed(store: StoreHandle, outgoing: mpsc::Sender<Outgoing>) {
+    let mut tip = store.tip();
+    let mut after = store.published_upto();
+    if store.unpublished() > 0 {
+        info!(verdicts = store.unpublished(), "publishing what an earlier run left");
+    }
+    loop {
+        let newest = *tip.borrow_and_update();
+        while after < newest {
+            let reader = store.clone();
+            let batch = match spawn_blocking(move || reader.outbox(after, OUTBOX_BATCH)).await {
+                Ok(Ok(batch)) => batch,
+                Ok(Err(failure)) => {
+                    error!(error = telemetry::chain(&failure), "the outbox cannot be read; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+                Err(_stopping) => return,
+            };
+            after = batch.last().map_or(newest, |(position, _)| *position);
+            for (position, verdict) in batch {
+                if outgoing.send(Outgoing { position: position.0, verdict }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            changed = tip.changed() => if changed.is_err() { return },
+            () = outgoing.closed() => return,
+        }
+    }
+}
+
+/// Notes in the store what the broker has acknowledged, until the session is gone.
+async fn acknowledge(store: StoreHandle, mut acknowledgements: mpsc::Receiver<u64>) {
+    while let Some(position) = acknowledgements.recv().await {
+        store.published(Position(position));
+    }
+}
+
+/// While the outbox is long, a fresh alarm is also published ahead of its turn; it comes again in its turn, so that a
+/// subscriber can still prove completeness by `sequence`.
+pub(super) fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool) -> Recorded {
+    Arc::new(move |verdict: Verdict| {
+        if published && verdict.decision() != Decision::Ok && store.unpublished() > LONG_OUTBOX {
+            // With no room aside it still comes in its turn.
+            let _full = aside.try_send(Aside::Alarm(verdict));
+        }
+    })
+}
+
+/// What is the matter with the store, for people.
+fn troubles(store: &store::Health) -> Vec<String> {
+    let told = [
+        (&store.failing, "verdicts wait, for they cannot be written"),
+        (&store.thinning, "pictures are not kept as evidence, verdicts are"),
+        (&store.slow, "the disk is slow, so that verdicts come late"),
+        (&store.pressed, "the disk is full, and verdicts use what was kept free for them"),
+    ];
+    let tell = |(trouble, what): &(&Option<store::Failing>, &str)| {
+        let store::Failing { since, error } = trouble.as_ref()?;
+        Some(format!("{what}, since {since:.0}: {error}"))
+    };
+    told.iter().filter_map(tell).collect()
+}
+
+fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
+    let Snapshot { camera, since, last_frame_at, model, threshold, counters, news, .. } = snapshot;
+    let ModelNews { retraining, warnings, .. } = news;
+    let down = |reason: &str| Availability::Down { reason: reason.to_owned() };
+    let availability = match camera {
+        CameraStatus::Up { .. } => Availability::Up,
+        CameraStatus::Opening => down("it is being opened"),
+        CameraStatus::Ended => down("its replay has ended"),
+        CameraStatus::Down { why } => Availability::Down { reason: why },
+    };
+    CameraState {
+        availability,
+        since,
+        model: Some(model),
+        threshold: Some(threshold),
+        counters: CameraCounters {
+            triggers: counters.triggers,
+            frames: counters.accepted,
+            ok: counters.ok,
+            anomalous: counters.anomalous,
+            uninspected: counters.uninspected(),
+            missed_frames: counters.missed_frames,
+            incomplete_frames: counters.incomplete_frames,
+            missing_packets: counters.missing_packets,
+        },
+        last_frame_at,
+        retraining,
+        warnings: troubles.iter().cloned().chain(warnings.into_values()).collect(),
+    }
+}
