@@ -136,3 +136,15 @@ fn alerts_and_dashboard_name_metrics_that_exist() {
         }
     }
 }
+
+#[test]
+fn the_alert_for_a_line_that_hangs_fires_before_the_watchdog_restarts_the_program() {
+    let number = |text: &str, before: &str| -> f64 {
+        let rest = text.split(before).nth(1).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let alert = number(include_str!("../../config/alerts.yml"), "expr: inspectord_progress_age_seconds > ");
+    let watchdog = number(include_str!("../../systemd/inspectord.service"), "WatchdogSec=");
+    // The last sign of life may be half of it old, and Prometheus looks every 15 s unless told otherwise.
+    assert!(alert < watchdog / 2.0, "{alert} of {watchdog}");
+}
