@@ -99,7 +99,7 @@ pub enum PublishError {
     },
     /// A message to this box is larger than it accepts.
     #[error(
-        "{broker} delivers a message of {bytes} bytes, more than mqtt.max_packet_kilobytes allows: someone publishes that on a trigger or command topic, perhaps retained"
+        "{broker} delivers a message of {bytes} bytes, more than can be taken in (1 MiB, or mqtt.max_packet_kilobytes where that is more): someone publishes that on a trigger or command topic, perhaps retained"
     )]
     Oversize {
         /// Host and port.

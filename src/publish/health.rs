@@ -117,6 +117,18 @@ impl Reporter {
         self.health.send_modify(|health| health.warning = Some(warning));
     }
 
+    /// Whether the operator has been told of a restriction of this connection.
+    pub(super) fn has_warned(&self) -> bool {
+        self.health.borrow().warning.is_some()
+    }
+
+    pub(super) fn forgotten(&self) {
+        warn!(
+            "a message was too large to be taken in; with it the broker has forgotten everything that it kept for this \
+             box, triggers that waited included"
+        );
+    }
+
     pub(super) fn stopped(&self, unfinished: bool) {
         self.enter(Link::Stopped);
         info!(unfinished, "the MQTT session has ended");

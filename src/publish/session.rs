@@ -80,6 +80,8 @@ pub struct Session {
     pub(super) reporter: Reporter,
     pub(super) strikes: Strikes,
     pub(super) reported: Option<u64>,
+    /// Since when the broker has accepted the connection that there is, or was last.
+    pub(super) accepted: Option<Instant>,
     /// By when a stop that was asked for must be over.
     pub(super) deadline: Option<Instant>,
 }
@@ -103,6 +105,7 @@ impl Session {
             reporter,
             strikes: Strikes::default(),
             reported: None,
+            accepted: None,
             deadline: None,
         };
         (session, monitor)
@@ -117,7 +120,6 @@ impl Session {
         let mut back_off = Backoff::new(first, limit);
         loop {
             let last_attempt = shutdown.requested();
-            let began = Instant::now();
             let ended = self.run_once(&shutdown).await;
             self.report_now();
             match ended {
@@ -133,7 +135,7 @@ impl Session {
             if last_attempt {
                 break;
             }
-            if began.elapsed() > 2 * self.connector.options.keep_alive() {
+            if self.accepted.is_some_and(|at| at.elapsed() > 2 * self.connector.options.keep_alive()) {
                 back_off.reset();
             }
             tokio::select! {
@@ -145,6 +147,17 @@ impl Session {
     }
 
     async fn run_once(&mut self, shutdown: &Shutdown) -> Result<(), PublishError> {
+        self.accepted = None;
+        if self.strikes.unforgotten {
+            tokio::select! {
+                forgotten = self.connector.forget() => {
+                    forgotten?;
+                    self.strikes.unforgotten = false;
+                    self.reporter.forgotten();
+                }
+                () = shutdown.wait() => {}
+            }
+        }
         Conversation::hold(self, shutdown).await
     }
 
@@ -160,27 +173,25 @@ impl Session {
 }
 
 /// Oversize messages of late. The library can only answer one by closing the connection, and the broker would deliver
-/// it again at the next: a first one makes the broker forget what it keeps for this box, a second closes the inputs for
-/// a while, so that verdicts go out whatever others publish.
+/// it again at the next: each makes the broker forget what it keeps for this box, and a second closes the inputs for a
+/// while, so that verdicts go out whatever others publish.
 #[derive(Debug, Default)]
 pub(super) struct Strikes {
     count: u32,
     last: Option<Instant>,
+    /// Whether the broker still keeps one.
+    unforgotten: bool,
 }
 
 impl Strikes {
     fn add(&mut self, now: Instant) {
         self.count = if self.recent(now) { self.count + 1 } else { 1 };
         self.last = Some(now);
+        self.unforgotten = true;
     }
 
     fn recent(&self, now: Instant) -> bool {
         self.last.is_some_and(|last| now - last < STRIKE_MEMORY)
-    }
-
-    /// Whether the broker should forget what it keeps for this box.
-    pub(super) fn forget(&self, now: Instant) -> bool {
-        self.recent(now)
     }
 
     /// Whether nothing should be subscribed to now.
@@ -197,9 +208,9 @@ mod tests {
     fn a_second_oversize_message_closes_the_inputs_for_a_while() {
         let start = Instant::now();
         let mut strikes = Strikes::default();
-        assert!(!strikes.forget(start));
+        assert!(!strikes.unforgotten);
         strikes.add(start);
-        assert!(strikes.forget(start) && !strikes.closed(start));
+        assert!(strikes.unforgotten && !strikes.closed(start));
         strikes.add(start + Duration::from_secs(1));
         assert!(strikes.closed(start + Duration::from_secs(2)));
         assert!(!strikes.closed(start + Duration::from_secs(62)));

@@ -423,7 +423,7 @@ async fn a_broker_that_silently_withholds_is_told_of() {
 async fn oversize_messages_cannot_keep_verdicts_from_going_out() {
     let broker = Mosquitto::start(Access::Open).await;
     let plc = Subscriber::start(broker.port(), "inspectord/+/+/verdict").await;
-    plc.retain("inspectord/box/top/trigger", vec![b' '; 100_000]).await;
+    plc.retain("inspectord/box/top/trigger", vec![b' '; 2_000_000]).await;
     let mut rig = Rig::start(&Options { max_packet_kilobytes: 16, ..options(broker.port()) }, 16);
     eventually("the inputs are closed", || {
         rig.link() == Link::Up

@@ -82,7 +82,7 @@ pub(super) struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     /// Connects and talks; ends with `Ok` when a stop was asked for and carried out.
     pub(super) async fn hold(session: &'a mut Session, shutdown: &Shutdown) -> Result<(), PublishError> {
-        let (client, library) = session.connector.open(session.strikes.forget(Instant::now()))?;
+        let (client, library) = session.connector.open()?;
         let (events_in, mut events) = event_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,6 +196,7 @@ impl<'a> Conversation<'a> {
 
     fn accepted(&mut self, resumed: bool) -> Result<(), PublishError> {
         self.since = Instant::now();
+        self.session.accepted = Some(self.since);
         self.stage = if self.session.deadline.is_some() { Stage::Draining } else { Stage::Up };
         self.online = Status::new(Presence::Online, Timestamp::now()).encode();
         self.session.inbox.begin(resumed);
@@ -206,7 +207,7 @@ impl<'a> Conversation<'a> {
         if self.session.strikes.closed(self.since) {
             self.session.inbox.caught_up();
             self.say_online();
-            let warning = "messages larger than mqtt.max_packet_kilobytes come in on trigger or command topics, so \
+            let warning = "messages larger than can be taken in come on trigger or command topics, so \
                            that triggers and commands are not taken for a minute: find who sends them, and clear \
                            retained ones with `mosquitto_pub -r -n -t TOPIC`";
             self.session.reporter.warn(warning.into());
@@ -272,9 +273,11 @@ impl<'a> Conversation<'a> {
         let options = &self.session.connector.options;
         self.session.reporter.warn(format!(
             "the broker acknowledged this box's status and did not deliver it back: its access rules may silently drop \
-             what {} publishes or reads below `{}`",
+             what {} publishes or reads below `{}`; until `{}` is allowed in both directions, triggers that it held back \
+             may be taken for fresh ones",
             who(options),
             self.session.connector.topics.prefix(),
+            self.session.connector.topics.status(),
         ));
     }
 
