@@ -6,6 +6,7 @@
 //! which keeps every verdict until its position is reported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,7 @@ use crate::verdict::Verdict;
 use super::connection::Connector;
 use super::conversation::Conversation;
 use super::error::PublishError;
-use super::health::{Monitor, Reporter, monitor};
+use super::health::{Counters, Monitor, Reporter, monitor};
 use super::inbox::{Inbox, Request};
 use super::options::Options;
 use super::payload::{CameraState, Reply};
@@ -39,13 +40,14 @@ pub struct Outgoing {
     pub verdict: Verdict,
 }
 
-/// A verdict outside the outbox's order. It is sent until acknowledged while the session lives, and not reported.
+/// What a replay brings, outside the outbox's order. It is sent until acknowledged while the session lives, and not
+/// reported.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Aside {
+pub enum Replayed {
     /// A recorded verdict again, for a subscriber that misses it: published as `verdict` only.
-    Replay(Verdict),
-    /// An alarm ahead of its turn, while the outbox is long: published as `alarm` only; it comes again in its turn.
-    Alarm(Verdict),
+    Verdict(Box<Verdict>),
+    /// The answer to whoever asked for them, behind the last of them.
+    Over(Reply),
 }
 
 /// Where the session meets the rest of the program. Every channel is bounded by whoever makes it.
@@ -53,8 +55,11 @@ pub enum Aside {
 pub struct Seam {
     /// Verdicts from the outbox. Taken only while the window has room, so that a full channel means a slow broker.
     pub outgoing: mpsc::Receiver<Outgoing>,
-    /// Verdicts outside the outbox's order; they get at most half the window.
-    pub aside: mpsc::Receiver<Aside>,
+    /// What replays bring; its verdicts get at most half the window.
+    pub replayed: mpsc::Receiver<Replayed>,
+    /// Alarms ahead of their turn, while the outbox is long: published as `alarm` only, since they come again in their
+    /// turn. They get at most a quarter of the window.
+    pub alarms: mpsc::Receiver<Verdict>,
     /// The highest position up to which the broker has acknowledged every verdict on each of its topics. While the
     /// channel is full, later reports replace earlier ones.
     pub acknowledged: mpsc::Sender<u64>,
@@ -67,6 +72,8 @@ pub struct Seam {
     pub incoming: mpsc::Sender<Request>,
     /// Messages that were taken before this start, so that the broker may deliver them again.
     pub taken: Deliveries,
+    /// What the session counts, and whoever feeds it.
+    pub counters: Arc<Counters>,
 }
 
 /// See the module.
@@ -95,7 +102,7 @@ impl Session {
         seam: Seam,
     ) -> (Self, Monitor) {
         let connector = Connector::new(options.clone(), box_name);
-        let (reporter, monitor) = monitor();
+        let (reporter, monitor) = monitor(seam.counters.clone());
         let session = Self {
             window: Window::new(options.inflight),
             inbox: Inbox::new(connector.topics.clone(), cameras),
