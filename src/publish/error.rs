@@ -42,7 +42,9 @@ pub enum PublishError {
         broker: String,
     },
     /// No answer at all.
-    #[error("{broker} does not answer: check the network, mqtt.host, and the firewalls between")]
+    #[error(
+        "{broker} does not answer: check the network, mqtt.host, the firewalls between and, for the service, IPAddressAllow of its unit"
+    )]
     Silent {
         /// Host and port.
         broker: String,

@@ -9,7 +9,7 @@ use inspectord::publish::{Incoming, Options, Reply, Request};
 use crate::daemon::{Floor, complete};
 use crate::inspectord::Running;
 use crate::mosquitto::{Access, Mosquitto};
-use crate::proxy::Proxy;
+use crate::proxy::{Mode, Proxy};
 use crate::session_rig::{Rig, camera, options};
 use crate::small_disk::SmallDisk;
 use crate::subscriber::{Subscriber, eventually};
@@ -120,13 +120,18 @@ async fn a_refused_trigger_whose_answer_was_lost_is_answered_after_a_crash() {
     let options = options(proxy.port());
     let (mut rig, plc) = with_plc(&options, broker.port()).await;
     plc.publish(TRIGGER, part("a")).await;
-    // Taken, and refused by an answer that has not left yet.
-    rig.next_request().await;
-    rig.crash().await;
-    let mut rig = Rig::start(&options, 100);
+    let refuse =
+        |request: Request| Reply::refused(camera("top"), Some("a".into()), "no").settling(request.receipt);
     let request = rig.next_request().await;
-    let refusal = Reply::refused(camera("top"), Some("a".into()), "no").settling(request.receipt);
-    rig.replies.send(refusal).await.unwrap();
+    proxy.set(Mode::Swallow);
+    let sent = rig.monitor.counters.sent.get();
+    rig.replies.send(refuse(request)).await.unwrap();
+    eventually("the answer is under way", || rig.monitor.counters.sent.get() > sent).await;
+    rig.crash().await;
+    assert_eq!(plc.count("/reply"), 0, "the answer was not lost");
+    proxy.set(Mode::Pass(Duration::ZERO));
+    let mut rig = Rig::start(&options, 100);
+    rig.replies.send(refuse(rig.incoming.recv().await.unwrap())).await.unwrap();
     plc.wait_until("/reply", |v| v["part_id"] == "a").await;
     rig.stop().await;
     let mut rig = Rig::start(&options, 100);
