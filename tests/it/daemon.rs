@@ -486,3 +486,15 @@ fn a_snapshot_shows_what_the_detector_would_see() {
     snapshot(&[]).refuses(1, &["200x120", "region"]);
     snapshot(&["--camera", "side"]).refuses(2, &["side", "top"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_filter_that_cannot_be_read_is_told_of() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 1);
+    floor.replay("");
+    let mut command = floor.command(&["--until-end"]);
+    command.env("INSPECTORD_LOG", "inspectord=loud");
+    let ended = Running::start(command).ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("INSPECTORD_LOG is no filter"), "{}", ended.stderr);
+}
