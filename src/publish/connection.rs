@@ -33,7 +33,7 @@ pub(super) const PACKET_OVERHEAD: usize = 16;
 /// The longest topic: prefix, camera and leaf.
 pub(super) const MAX_TOPIC_BYTES: usize = 300;
 /// Events of the library that may wait for the session; when full, the library reads no further.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 
 /// What came of polling the library.
 pub(super) type Polled = Result<Event, ConnectionError>;

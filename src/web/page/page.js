@@ -68,7 +68,7 @@ function perMinute(camera, parts, now) {
 }
 
 function wordFor(camera) {
-  if (camera.stalled) return ["bad", "✕ HANGS", `the ${camera.stalled} stage has hung: the program is about to be restarted`];
+  if (camera.stalled) return ["bad", "✕ HANGS", `the ${camera.stalled} stage has hung`];
   if (camera.model_fault) return ["bad", "✕ NO MODEL", camera.model_fault];
   if (camera.state === "down") return ["bad", "✕ DOWN", camera.reason];
   if (camera.state === "opening") return ["off", "… OPENING", camera.reason];
