@@ -124,12 +124,11 @@ pub fn train(
     }
     let architecture = Architecture::new(options.size, options.input)
         .map_err(|e| TrainingError::Option { key: "input".into(), message: e.to_string() })?;
-    if device.is_cpu() {
-        memory::check(&architecture)?;
-    }
+    let wanted = options.cache_mib << 20;
+    let room = if device.is_cpu() { memory::room(&architecture, wanted)? } else { wanted };
     let record = record(&inputs, options)?;
     let plan = plan(&inputs, options, &record)?;
-    let mut session = Session::open(&inputs, options, &architecture, device)?;
+    let mut session = Session::open(&inputs, (options, room), &architecture, device)?;
     session.begin(checkpoint, &plan, watch)?;
     session.run(checkpoint, &plan, watch)?;
 
@@ -234,11 +233,10 @@ pub(super) fn grid(architecture: &Architecture) -> Grid {
 impl Session {
     fn open(
         inputs: &Inputs,
-        options: &Options,
+        (options, room): (&Options, u64),
         architecture: &Architecture,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let room = options.cache_mib << 20;
         let view = View::Line(Box::new(inputs.sight.clone()));
         let pictures = Pictures::new(inputs.normals.training.clone(), view, options.input, room / 2);
         let teacher_weights = inputs.teacher.weights.clone().select(&architecture.teacher_tensors())?;
