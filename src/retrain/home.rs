@@ -96,18 +96,19 @@ impl Home {
         Ok(())
     }
 
-    /// Drops a picture in, as a person would.
+    /// Drops a picture in, as a person would; gives where it lies.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn drop_in(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<(), RetrainError> {
+    pub fn drop_in(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<PathBuf, RetrainError> {
         self.make()?;
         let folder = match kind {
             Kind::Normal => self.normal(),
             Kind::Anomalous => self.anomalous(),
         };
         let path = folder.join(name);
-        files::replace(&path, bytes).map_err(RetrainError::file("write", &path))
+        files::replace(&path, bytes).map_err(RetrainError::file("write", &path))?;
+        Ok(path)
     }
 
     /// Waits for its turn to change this camera's set or pointer; the turn ends when the file is dropped.
