@@ -302,6 +302,7 @@ fn train(
     }
     trained.map_err(|error| match error {
         TrainingError::Stopped { step } => RetrainError::Stopped { step },
+        TrainingError::Unstarted => RetrainError::Stopped { step: 0 },
         other => other.into(),
     })
 }

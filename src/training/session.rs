@@ -138,7 +138,12 @@ pub fn train(
     let model = TrainedModel::new(architecture, weights, record)?;
     let held_out = &inputs.normals.held_out;
     let of = held_out.len();
-    let mut tell = |done| (watch.tell)(Event::Calibrating { done, of });
+    let (stop, step) = (watch.stop.clone(), plan.steps);
+    // The checkpoint of the last step is there.
+    let mut tell = |done| {
+        (watch.tell)(Event::Calibrating { done, of });
+        if stop.requested() { Err(TrainingError::Stopped { step }) } else { Ok(()) }
+    };
     let seen = (held_out.as_slice(), &mut inputs.sight.clone());
     calibrate(model, seen, options.false_positive_rate, device, &mut tell)
 }
@@ -280,7 +285,11 @@ impl Session {
             let values = |name| start.tensor(name).values.as_slice();
             self.trainer.teacher_mut().set_statistics(values("teacher_mean"), values("teacher_std"))?;
         } else {
-            let mut tell = |done, of| (watch.tell)(Event::Measuring { done, of });
+            let stop = watch.stop.clone();
+            let mut tell = |done, of| {
+                (watch.tell)(Event::Measuring { done, of });
+                if stop.requested() { Err(TrainingError::Unstarted) } else { Ok(()) }
+            };
             self.trainer.teacher_mut().measure(&mut self.pictures, &mut tell)?;
         }
         (watch.tell)(Event::Training { from: self.trainer.steps(), steps: plan.steps });
