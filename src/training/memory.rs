@@ -42,8 +42,7 @@ fn free() -> Option<u64> {
 /// `sysinfo` counts files that are kept in memory as used, so that it knows too little: half of the machine is a guess.
 fn of_all() -> Option<u64> {
     let told = rustix::system::sysinfo();
-    let (unit, total) = (u64::from(told.mem_unit.max(1)), told.totalram);
-    u64::try_from(total).ok()?.checked_mul(unit).map(|bytes| bytes / 2)
+    told.totalram.checked_mul(u64::from(told.mem_unit.max(1))).map(|bytes| bytes / 2)
 }
 
 fn available(meminfo: &str) -> Option<u64> {
