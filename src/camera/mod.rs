@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::frame::{CameraId, FileKey, Frame, Losses, SourceRef};
 
-pub use folder::may_be_a_picture;
+pub use folder::{may_be_a_picture, modified_ns};
 pub use listing::{CameraKind, CameraListing, Mode};
 pub use options::{
     Edge, Exposure, FeatureValue, Features, FolderMode, FolderOptions, GenicamOptions, Options,

@@ -2,7 +2,7 @@
 //!
 //! Out: the same bundle with another version of itself in its place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Map;
 use tracing::warn;
@@ -49,7 +49,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     check_rate(args.false_positive_rate).map_err(|e| UsageError(format!("--false-positive-rate: {e}")))?;
+    refuse_a_version(&args.model)?;
     let model = CalibratedModel::load(&args.model)?;
+    args.eyes.warn_of_versions(&args.model, &model.model_ref().version);
     let training = &model.manifest().training;
     let mut sight = args.eyes.open()?;
     if let (None, Some(view)) = (sight.words(), &training.view) {
@@ -65,11 +67,45 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let device = device::open(args.device)?;
     let mut progress = Progress::new(args.json);
     progress.begin("calibrating", 0, held_out.paths.len() as u64);
-    let mut tell = |done: usize| progress.advance(done as u64, "", &Map::new());
+    let mut tell = |done: usize| {
+        progress.advance(done as u64, "", &Map::new());
+        Ok(())
+    };
     let seen = (held_out.paths.as_slice(), &mut sight);
     let calibrated = calibrate(model.into_trained(), seen, args.false_positive_rate, &device, &mut tell);
     progress.end();
     let model = calibrated?;
     model.save(&args.model)?;
     train::outcome(&model, &args.model, args.json)
+}
+
+/// A retrained version goes by what is in it: changed, it would be one that nobody knows, and the line would lose it.
+fn refuse_a_version(bundle: &Path) -> Result<(), UsageError> {
+    let whole = bundle.canonicalize().unwrap_or_else(|_| bundle.to_owned());
+    if whole.parent().and_then(Path::file_name).is_none_or(|folder| folder != "versions") {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "{} is a version that retraining made, and goes by what is in it: copy the folder elsewhere, calibrate the copy, and \
+         name that as the camera's `model`",
+        bundle.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retrained_version_is_not_changed_where_it_lies() {
+        let root = tempfile::tempdir().unwrap();
+        let version = root.path().join("top/versions/3f9a0c");
+        std::fs::create_dir_all(&version).unwrap();
+        let refused = refuse_a_version(&version).unwrap_err().to_string();
+        assert!(refused.contains("3f9a0c") && refused.contains("copy the folder"), "{refused}");
+        std::os::unix::fs::symlink(&version, root.path().join("model")).unwrap();
+        assert!(refuse_a_version(&root.path().join("model")).is_err());
+        assert!(refuse_a_version(&root.path().join("top")).is_ok());
+        assert!(refuse_a_version(Path::new("models/none")).is_ok());
+    }
 }

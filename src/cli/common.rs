@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::frame::CameraId;
+use crate::retrain;
 use crate::settings::{Camera, DEFAULT_FILE, Settings, SettingsError, Sources};
+use crate::store;
 
 /// Where the settings are.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,11 +21,25 @@ pub(super) struct SettingsArgs {
 impl SettingsArgs {
     /// All settings, validated.
     pub(super) fn load(&self) -> Result<Settings, SettingsError> {
-        Settings::load(&Sources::new(self.config.clone(), self.flags.clone()))
+        Settings::load(&self.sources())
+    }
+
+    /// The `[store]` section alone.
+    pub(super) fn load_store(&self) -> Result<store::Options, SettingsError> {
+        Settings::load_store(&self.sources())
+    }
+
+    /// The `[retrain]` section alone.
+    pub(super) fn load_retrain(&self) -> Result<retrain::Options, SettingsError> {
+        Settings::load_retrain(&self.sources())
     }
 
     /// One camera, whose model need not be there yet; the only one where it is not named.
     pub(super) fn load_camera(&self, name: Option<&CameraId>) -> Result<Camera, SettingsError> {
-        Settings::load_camera(&Sources::new(self.config.clone(), self.flags.clone()), name)
+        Settings::load_camera(&self.sources(), name)
+    }
+
+    fn sources(&self) -> Sources {
+        Sources::new(self.config.clone(), self.flags.clone())
     }
 }

@@ -39,10 +39,10 @@ fn find(asked: options::Device) -> anyhow::Result<Device> {
     match asked {
         options::Device::Cpu => Ok(Device::Cpu),
         options::Device::Cuda(n) if cfg!(feature = "cuda") => {
-            card(n).with_context(|| format!("cannot use cuda:{n}; use --device cpu, or see `inspectord check`"))
+            card(n).with_context(|| format!("cannot use cuda:{n}: use cpu as the device, or see `inspectord check`"))
         }
         options::Device::Cuda(n) => Err(super::report::UsageError(format!(
-            "this build has no support for cuda:{n}: use --device cpu"
+            "this build cannot train or calibrate on cards such as cuda:{n}: use cpu as the device"
         ))
         .into()),
         options::Device::Auto if cfg!(feature = "cuda") && cuda::cards().is_ok_and(|cards| !cards.is_empty()) => {

@@ -3,9 +3,11 @@
 //! Out: the teacher's file, a log of the loss beside it; progress on standard error, or JSON lines. Not here: the
 //! distillation (`training::distillation`).
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -126,6 +128,7 @@ struct Done<'a> {
 pub fn run(args: Args) -> anyhow::Result<()> {
     memory::keep();
     let options = args.options()?;
+    make_room_for(&args.out)?;
     let device = device::open(args.device)?;
     let pictures = distillation::find_pictures(&args.images)?;
     let backbone = Backbone::load(&args.backbone, &device)?;
@@ -182,6 +185,15 @@ impl Args {
     }
 }
 
+/// What would keep the teacher from being written is told before the work is done.
+fn make_room_for(out: &Path) -> anyhow::Result<()> {
+    if out.is_dir() || out.file_name().is_none() {
+        return Err(UsageError(format!("--out {} is a folder: name a file in it", out.display())).into());
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
 fn show(progress: &mut Progress, event: Event) {
     match event {
         Event::Measuring { done, of } => {
@@ -216,4 +228,22 @@ fn outcome(args: &Args, made: &Made) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_teacher_from_being_written_is_told_first() {
+        let root = tempfile::tempdir().unwrap();
+        let refused = make_room_for(root.path()).unwrap_err();
+        assert!(refused.is::<UsageError>() && refused.to_string().contains("name a file in it"));
+        make_room_for(&root.path().join("new/teacher.safetensors")).unwrap();
+        assert!(root.path().join("new").is_dir());
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(
+            make_room_for(&root.path().join("file/teacher")).unwrap_err().to_string().contains("cannot make")
+        );
+    }
 }

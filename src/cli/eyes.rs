@@ -3,8 +3,11 @@
 //! In: the camera's name and the settings it stands in, whose model need not be there yet. Out: a [`Sight`]. Not here: what is
 //! made of the pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
+use super::models;
 use crate::frame::CameraId;
 use crate::imaging::Sight;
 use crate::settings::{DEFAULT_FILE, Settings, Sources};
@@ -28,5 +31,23 @@ impl Eyes {
         let file = self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
         let camera = Settings::load_camera(&Sources::new(file, Vec::new()), Some(name))?;
         Ok(Sight::open(&camera.view)?)
+    }
+
+    /// Warns where a camera of the settings runs a version that was retrained from `bundle`, which is to be changed: the
+    /// settings' model runs then. Settings that are not to be had say nothing.
+    pub(super) fn warn_of_versions(&self, bundle: &Path, version: &str) {
+        let file = self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+        let Ok(settings) = Settings::load(&Sources::new(file, Vec::new())) else { return };
+        let same =
+            |model: &Path| matches!((model.canonicalize(), bundle.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        for camera in settings.cameras.iter().filter(|camera| same(&camera.model)) {
+            let active = models::registry(&settings, camera).active().ok().map(|place| place.version);
+            if let Some(active) = active.filter(|active| active != version) {
+                warn!(
+                    camera = %camera.name, active,
+                    "the camera runs a version that was retrained from this model; once it is calibrated, it runs in its place"
+                );
+            }
+        }
     }
 }

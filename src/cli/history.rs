@@ -14,10 +14,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned, civil};
+use tracing::warn;
 
+use super::common::SettingsArgs;
 use crate::frame::CameraId;
 use crate::retrain::Kind;
-use crate::settings::{DEFAULT_FILE, Settings, Sources};
 use crate::store::{MAX_LIMIT, Query, Reader};
 use crate::verdict::{Decision, Outcome, Verdict};
 
@@ -51,12 +52,8 @@ pub struct Args {
     /// The store's folder, instead of the one that the settings name.
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// The settings file.
-    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_FILE)]
-    config: PathBuf,
-    /// Sets one key over file and environment, such as store.path=/mnt/store; may be repeated.
-    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
-    flags: Vec<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// Prints one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -109,7 +106,7 @@ impl From<Decided> for Decision {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let store = match &args.store {
         Some(store) => store.clone(),
-        None => Settings::load_store(&Sources::new(args.config.clone(), args.flags.clone()))?.path,
+        None => args.settings.load_store()?.path,
     };
     let reader = Reader::open(&store)?;
     let limit = args.limit.unwrap_or(if args.action.is_some() { MAX_LIMIT } else { SHOWN });
@@ -121,8 +118,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         limit,
     };
     let sampled = |ids: &[String], kind| -> anyhow::Result<()> {
-        let retrain = Settings::load_retrain(&Sources::new(args.config.clone(), Vec::new()))?;
-        samples::drop_in(&reader, &retrain.path, ids, kind)
+        let retrain = samples::options(args.settings.clone(), args.store.as_deref())?;
+        samples::drop_in(&reader, &retrain.path, ids, kind)?;
+        if !retrain.enabled {
+            warn!("`[retrain]` is switched off: nothing takes these samples in until it is switched on");
+        }
+        Ok(())
     };
     match &args.action {
         Some(Action::Export { dir }) => {

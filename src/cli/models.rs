@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -116,7 +116,10 @@ pub(super) fn one<'a>(settings: &'a Settings, named: Option<&CameraId>) -> anyho
         (None, _) => Err(UsageError(format!("name one with --camera: {}", names())).into()),
         (Some(id), cameras) => match cameras.iter().find(|camera| camera.name == *id) {
             Some(camera) => Ok(camera),
-            None => bail!("there is no camera `{id}` in these settings; there are {}", names()),
+            None => {
+                let told = format!("there is no camera `{id}` in these settings; there are {}", names());
+                Err(UsageError(told).into())
+            }
         },
     }
 }

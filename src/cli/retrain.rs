@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::common::SettingsArgs;
 use super::progress::Progress;
 use super::{device, keeping, memory, models, signals, train, yielding};
-use crate::detector;
 use crate::frame::CameraId;
 use crate::retrain::{self, Ending, Job, Outcome, Report, RetrainError};
 use crate::telemetry::chain;
@@ -59,7 +58,20 @@ struct Done<'a> {
 /// There is nothing to learn, something cannot be read, or somebody asked to stop. A version that the gate refuses is
 /// no error: it is what the gate is there for.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let json = args.json;
+    let ended = retrain(args);
+    // Whatever it was, the daemon reads it here and nowhere else.
+    if json && let Err(error) = &ended {
+        let busy = matches!(error.downcast_ref(), Some(RetrainError::Busy(_)));
+        let line = serde_json::json!({"event": "failed", "error": chain(error.as_ref()), "busy": busy});
+        writeln!(io::stdout(), "{line}")?;
+    }
+    ended
+}
+
+fn retrain(args: Args) -> anyhow::Result<()> {
     memory::keep();
+    yielding::fall_first();
     if let Some(pid) = args.with_parent {
         end_with(pid).context("cannot watch the process that started this one")?;
     }
@@ -76,25 +88,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     // Failing means that a pool is there already, which then is as large as the machine: slower for others, not wrong.
     let _pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let device = settings.retrain.device;
-    let inference = detector::Options { threads, device, ..settings.inference };
-    let device = device::open(device)?;
+    let inference = settings.inference.moved_to(settings.retrain.device, threads);
+    let device = device::open(settings.retrain.device)?;
     let stop = signals::shutdown()?;
     let job = Job { subject, options: settings.retrain, inference, full: args.full };
     let mut progress = Progress::new(args.json);
     let retrained = retrain::run(&job, &device, &stop, &mut |event| show(&mut progress, &event));
     progress.end();
-    match &retrained {
-        Ok(outcome) => tell(outcome, args.json)?,
-        Err(error) if args.json => {
-            let busy = matches!(error, RetrainError::Busy(_));
-            let line = serde_json::json!({"event": "failed", "error": chain(error), "busy": busy});
-            writeln!(io::stdout(), "{line}")?;
-        }
-        Err(_) => {}
-    }
-    retrained?;
-    Ok(())
+    tell(&retrained?, args.json)
 }
 
 fn show(progress: &mut Progress, event: &retrain::Progress) {
@@ -126,7 +127,7 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         Ending::Accepted => {
             writeln!(
                 out,
-                "version {version} passed, and another was activated meanwhile: see `inspectord models`"
+                "version {version} passed, and another was activated meanwhile: see `inspectord models list`"
             )?;
         }
         Ending::Refused => writeln!(out, "version {version} was refused and is kept for looking at")?,

@@ -17,7 +17,7 @@ use crate::detector::Detector;
 use crate::efficientad::CalibratedModel;
 use crate::imaging::Sight;
 use crate::pipeline::{BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan};
-use crate::retrain::{self, Keeper};
+use crate::retrain::{self, Keeper, Keeping};
 use crate::settings::{Camera, Settings, TriggerMode};
 use crate::web::{self, Watched, Web};
 
@@ -44,10 +44,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
     let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
     service.run(&shutdown, args.until_end);
+    // A retraining saves where it is while accepted parts come to their verdicts.
+    keeping.iter().for_each(Keeping::request_stop);
+    let unpublished = service.stop();
     if let Some(keeping) = keeping {
         keeping.stop();
     }
-    let unpublished = service.stop();
     drop(web);
     info!(unpublished, "stopped");
     Ok(())

@@ -104,6 +104,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     memory::keep();
     let options = args.options()?;
     let architecture = Architecture::new(options.size, options.input)?;
+    CalibratedModel::can_be_saved(&args.out)?;
     let sight = args.eyes.open()?;
     let inputs = Inputs {
         view: sight.words(),
@@ -126,7 +127,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let trained = session::train(inputs, &options, &checkpoint, &device, &mut watch);
     progress.end();
     let model = trained?;
-    model.save(&args.out)?;
+    let kept = || {
+        format!("the training is done and kept in {}: --resume goes on from there", checkpoint.path.display())
+    };
+    model.save(&args.out).with_context(kept)?;
     checkpoint::remove(&checkpoint.path).map_err(TrainingError::from)?;
     outcome(&model, &args.out, args.json)
 }

@@ -32,6 +32,14 @@ pub(super) fn stand_apart() {
     let _without = std::fs::write("/proc/self/autogroup", "19");
 }
 
+/// Where memory runs short, this process is to be ended, not the daemon that it inherits its protection from. Any process may
+/// make itself less worth.
+pub(super) fn fall_first() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
+        warn!(%error, "cannot stand back where memory runs short; inspection may be ended in its place");
+    }
+}
+
 /// Stays on so many processors, the last of those it may use. One that moves about leaves cold caches behind on every
 /// processor that the inspection uses.
 pub(super) fn keep_to(processors: usize) {

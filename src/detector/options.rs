@@ -108,6 +108,12 @@ impl FromStr for Engine {
     }
 }
 
+impl Engine {
+    fn runs_on(self, device: Device) -> bool {
+        !matches!((device, self), (Device::Cuda(_), Self::Cpu) | (Device::Cpu, Self::Cuda))
+    }
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -126,7 +132,7 @@ impl Options {
         let mut fault = |key: &str, remedy| faults.push((key.to_owned(), remedy));
         let (device, engine) = (self.device, self.engine);
         match (device, engine) {
-            (Device::Cuda(_), Engine::Cpu) | (Device::Cpu, Engine::Cuda) => {
+            _ if !engine.runs_on(device) => {
                 fault(
                     "engine",
                     format!("the {engine} engine cannot run on {device}: set engine or device to auto"),
@@ -154,6 +160,12 @@ impl Options {
             fault("threads", remedy);
         }
         faults
+    }
+
+    /// The same for another device and so many threads there: by the same engine if it runs there, or else by the best there is.
+    pub fn moved_to(self, device: Device, threads: usize) -> Self {
+        let engine = if self.engine.runs_on(device) { self.engine } else { Engine::Auto };
+        Self { device, engine, threads }
     }
 
     /// The number of threads that 0 stands for, or the one that was asked for.
@@ -186,5 +198,17 @@ mod tests {
         assert!(keys.contains(&"engine".to_owned()) && keys.contains(&"threads".to_owned()), "{keys:?}");
         assert!(Options::default().faults().is_empty());
         assert!(toml::from_str::<Options>("thread = 2").is_err());
+    }
+    #[test]
+    fn elsewhere_an_engine_goes_along_where_it_can() {
+        for (engine, device, expected) in [
+            (Engine::Cuda, Device::Cpu, Engine::Auto),
+            (Engine::Cpu, Device::Cuda(1), Engine::Auto),
+            (Engine::Cuda, Device::Auto, Engine::Cuda),
+            (Engine::Reference, Device::Cpu, Engine::Reference),
+        ] {
+            let moved = Options { engine, ..Options::default() }.moved_to(device, 3);
+            assert_eq!(moved, Options { device, engine: expected, threads: 3 });
+        }
     }
 }

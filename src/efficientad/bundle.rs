@@ -207,6 +207,14 @@ impl CalibratedModel {
         write::save(self, path)
     }
 
+    /// Whether [`save`](Self::save) would find what is at `path` in its way: asked before a training, not after it.
+    ///
+    /// # Errors
+    /// `path` exists and is no bundle.
+    pub fn can_be_saved(path: &Path) -> Result<(), BundleError> {
+        write::check_replaceable(path)
+    }
+
     fn assemble(
         trained: TrainedModel,
         quantiles: MapQuantiles,

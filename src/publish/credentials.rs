@@ -43,15 +43,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The password that goes with `options.username`: the first line of its file, or of the systemd credential.
-pub(super) fn password(options: &Options) -> Result<Option<Secret>, PublishError> {
+/// Whether this process is given a password: a service may be where a shell is not.
+pub fn has_password(options: &Options) -> bool {
+    path(options).is_some()
+}
+
+fn path(options: &Options) -> Option<PathBuf> {
     let credential = || {
         let path = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(CREDENTIAL);
         path.exists().then_some(path)
     };
-    let Some(path) = options.password_file.clone().or_else(credential) else {
-        return Ok(None);
-    };
+    options.password_file.clone().or_else(credential)
+}
+
+/// The password that goes with `options.username`: the first line of its file, or of the systemd credential.
+pub(super) fn password(options: &Options) -> Result<Option<Secret>, PublishError> {
+    let Some(path) = path(options) else { return Ok(None) };
     let bytes = read("password_file", &path)?;
     let failed = |reason: &str| file_error("password_file", &path, reason);
     let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text"))?;

@@ -29,6 +29,7 @@ mod window;
 
 pub use crate::health::Retraining;
 pub use connection::{Probe, probe};
+pub use credentials::has_password;
 pub use error::PublishError;
 pub use health::{Counters, Health, Link, Monitor};
 pub use inbox::{Incoming, Request};

@@ -4,7 +4,7 @@
 //! <path>/<camera>/samples/normal/      pictures dropped in by people
 //!                 samples/anomalous/   the same, of known defects
 //!                 samples/refused/     what could not be taken, each beside NAME.why.txt
-//!                 set/                 what was taken, by content, and journal.jsonl
+//!                 set/                 what was taken, by content, journal.jsonl, and reduced/ to compare with
 //!                 recent/              the last frames that were `ok`
 //!                 versions/<version>/  model bundles, each with report.json
 //!                 active.json          which of them is active
@@ -14,11 +14,19 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::error::RetrainError;
 use super::files;
 use super::kind::Kind;
 use crate::frame::CameraId;
+
+/// The file that whoever retrains on this box holds locked.
+const TURN: &str = "retraining.lock";
+/// Whoever only asks holds it for less than this, and so often it is tried again.
+const ASKING_TAKES: Duration = Duration::from_millis(5);
+const ASKED_FOR: u32 = 20;
 
 /// One camera's folder below `[retrain] path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +96,19 @@ impl Home {
         Ok(())
     }
 
-    /// Drops a picture in, as a person would.
+    /// Drops a picture in, as a person would; gives where it lies.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn drop_in(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<(), RetrainError> {
+    pub fn drop_in(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<PathBuf, RetrainError> {
         self.make()?;
         let folder = match kind {
             Kind::Normal => self.normal(),
             Kind::Anomalous => self.anomalous(),
         };
         let path = folder.join(name);
-        files::replace(&path, bytes).map_err(RetrainError::file("write", &path))
+        files::replace(&path, bytes).map_err(RetrainError::file("write", &path))?;
+        Ok(path)
     }
 
     /// Waits for its turn to change this camera's set or pointer; the turn ends when the file is dropped.
@@ -123,10 +132,18 @@ impl Turn {
     /// [`RetrainError::Busy`], or the file system refuses.
     pub(super) fn take(path: &Path) -> Result<Self, RetrainError> {
         files::make_folder(path).map_err(RetrainError::file("make", path))?;
-        let path = path.join("retraining.lock");
+        let path = path.join(TURN);
         let failed = RetrainError::file("lock", &path);
         let mut file = lock_file(&path).map_err(&failed)?;
-        match file.try_lock() {
+        let mut tried = file.try_lock();
+        for _ in 0..ASKED_FOR {
+            if !matches!(tried, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(ASKING_TAKES);
+            tried = file.try_lock();
+        }
+        match tried {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -140,6 +157,13 @@ impl Turn {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(&failed)?;
         Ok(Self { _file: file })
+    }
+
+    /// Whether somebody has it.
+    pub(super) fn is_taken(path: &Path) -> bool {
+        // Only asking takes the lock, for an instant; closing the file gives it back.
+        File::open(path.join(TURN))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 
@@ -156,10 +180,13 @@ mod tests {
     #[test]
     fn one_retraining_at_a_time() {
         let root = tempfile::tempdir().unwrap();
+        assert!(!Turn::is_taken(root.path()));
         let turn = Turn::take(root.path()).unwrap();
+        assert!(Turn::is_taken(root.path()));
         let refused = Turn::take(root.path()).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(turn);
+        assert!(!Turn::is_taken(root.path()));
         Turn::take(root.path()).unwrap();
     }
 }

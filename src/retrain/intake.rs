@@ -17,7 +17,7 @@ use super::home::Home;
 use super::kind::Kind;
 use super::set::{Added, Candidate, Sample, SampleSet};
 use super::sight::Sight;
-use crate::camera::{self, Camera, CameraError, FolderOptions, Next, may_be_a_picture};
+use crate::camera::{self, Camera, CameraError, FolderOptions, Next, may_be_a_picture, modified_ns};
 use crate::frame::{Picture, Pixels, Size, SourceRef};
 use crate::imaging::{self, Format, Resizer, View};
 use crate::telemetry::chain;
@@ -64,15 +64,18 @@ impl Intake {
         Self { home: home.clone(), sight, look_every, folders, resizer: Resizer::new() }
     }
 
-    /// Takes every finished file, waiting at most `wait` in each folder for files to be finished.
+    /// Takes finished files, waiting at most `wait` in each folder for files to be finished, until there are no more or, between
+    /// two of them, `enough` says so.
     ///
     /// # Errors
     /// The set cannot be read or written; what was not taken is met again.
-    pub fn look(&mut self, wait: Duration) -> Result<Taken, RetrainError> {
+    pub fn look(&mut self, wait: Duration, enough: &dyn Fn() -> bool) -> Result<Taken, RetrainError> {
         self.home.make()?;
         let mut taken = Taken::default();
         for at in 0..self.folders.len() {
-            while let Some(arrival) = self.next(at, wait)? {
+            while !enough()
+                && let Some(arrival) = self.next(at, wait)?
+            {
                 if let Err(failure) = self.settle(at, &arrival, &mut taken) {
                     // A watch delivers a file once; a fresh one meets it again.
                     self.folders[at].2 = None;
@@ -246,8 +249,8 @@ fn same_aspect(a: Size, b: Size) -> bool {
 
 /// Deletes the file that was taken, not one that was written under its name since.
 fn remove(path: &Path, source: &SourceRef) -> Result<(), RetrainError> {
-    let removed = fs::metadata(path)
-        .and_then(|now| if now.len() == source.bytes { fs::remove_file(path) } else { Ok(()) });
+    let taken = |now: &fs::Metadata| (now.len(), modified_ns(now)) == (source.bytes, source.modified_ns);
+    let removed = fs::metadata(path).and_then(|now| if taken(&now) { fs::remove_file(path) } else { Ok(()) });
     match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(RetrainError::file("delete", path)(e)),
         _ => Ok(()),
@@ -280,7 +283,7 @@ mod tests {
         fn look(&mut self) -> Taken {
             let mut all = Taken::default();
             loop {
-                let taken = self.intake.look(Duration::from_millis(40)).unwrap();
+                let taken = self.intake.look(Duration::from_millis(40), &|| false).unwrap();
                 if !taken.any() {
                     return all;
                 }
@@ -347,11 +350,38 @@ mod tests {
         fs::write(drop.home.set(), "in the way").unwrap();
         let path = drop.home.normal().join("a.png");
         fs::write(&path, picture(96, 80, 1)).unwrap();
-        let error = (0..100).find_map(|_| drop.intake.look(Duration::from_millis(40)).err());
+        let error = (0..100).find_map(|_| drop.intake.look(Duration::from_millis(40), &|| false).err());
         assert!(error.unwrap().to_string().contains("set"));
         assert!(path.exists());
         fs::remove_file(drop.home.set()).unwrap();
         assert_eq!(drop.look(), Taken { normal: 1, ..Taken::default() });
+        assert!(!path.exists());
+    }
+    #[test]
+    fn a_look_that_has_taken_long_enough_leaves_the_rest_for_the_next() {
+        let mut drop = Drop::new(View::default());
+        for seed in 0..3 {
+            fs::write(drop.home.normal().join(format!("{seed}.png")), picture(96, 80, seed)).unwrap();
+        }
+        let asked = std::cell::Cell::new(0);
+        let after_one = || asked.replace(asked.get() + 1) % 2 == 1;
+        let taken = (0..100).map(|_| {
+            asked.set(0);
+            drop.intake.look(Duration::from_millis(40), &after_one).unwrap().normal
+        });
+        assert_eq!(taken.filter(|taken| *taken > 0).take(3).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_file_that_was_written_anew_is_not_deleted_with_the_one_that_was_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.png");
+        fs::write(&path, "abc").unwrap();
+        let written = modified_ns(&fs::metadata(&path).unwrap());
+        let source = |modified_ns| SourceRef { name: "a.png".into(), bytes: 3, modified_ns };
+        remove(&path, &source(written - 1)).unwrap();
+        assert!(path.exists());
+        remove(&path, &source(written)).unwrap();
         assert!(!path.exists());
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tracing::error;
@@ -25,6 +25,8 @@ use crate::telemetry::chain;
 
 /// How often pointers are looked at.
 const POINTER_EVERY: Duration = Duration::from_millis(500);
+/// How long it takes until a version that could not be run is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Orders that may wait, for a model to load or for a retraining to be looked at; one more is refused.
 const ORDERS: usize = 64;
 const TOO_MANY: &str = "too many orders wait already: give this one again";
@@ -82,7 +84,7 @@ impl Keeper {
         let watched = subjects.iter().map(|subject| {
             let registry = Self::registry(&options, subject);
             let version = running.get(&subject.camera).cloned().unwrap_or_default();
-            Watched { pointer: pointer(registry.home()), registry, version }
+            Watched { pointer: pointer(registry.home()), registry, version, not_before: None }
         });
         let models = Models {
             watched: watched.collect(),
@@ -112,9 +114,14 @@ impl Keeper {
 }
 
 impl Keeping {
-    /// Stops a retraining that is under way, with a checkpoint, and the threads.
-    pub fn stop(self) {
+    /// Asks the threads to end, and a retraining that is under way to save where it is.
+    pub fn request_stop(&self) {
         self.stop.request();
+    }
+
+    /// Stops a retraining that is under way, with a checkpoint, and waits for the threads.
+    pub fn stop(self) {
+        self.request_stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 error!("the keeper of models panicked");
@@ -133,6 +140,8 @@ struct Watched {
     pointer: Option<Vec<u8>>,
     /// The version that the line runs.
     version: String,
+    /// What the pointer names could not be run; it is not tried again before then.
+    not_before: Option<(Option<Vec<u8>>, Instant)>,
 }
 
 struct Models {
@@ -153,11 +162,7 @@ impl Models {
                 Err(RecvTimeoutError::Disconnected) => drop(self.stop.sleep(POINTER_EVERY)),
             }
             for watched in &mut self.watched {
-                let now = pointer(watched.registry.home());
-                if now != watched.pointer {
-                    watched.pointer = now;
-                    let _told_by_then = watched.follow(&self.hooks);
-                }
+                watched.look(&self.hooks);
             }
         }
     }
@@ -177,16 +182,26 @@ impl Models {
             Order::Activate(version) => registry.activate(version),
             Order::Rollback => registry.rollback(),
         };
-        watched.pointer = pointer(watched.registry.home());
         let followed = pointed.map_err(|e| chain(&e)).and_then(|_| watched.follow(&self.hooks));
         answer(followed.map(Some));
     }
 }
 
 impl Watched {
+    /// Follows the pointer where it has changed, and again after a while where that failed.
+    fn look(&mut self, hooks: &Hooks) {
+        let now = pointer(self.registry.home());
+        let waits = |(failed, until): &(Option<Vec<u8>>, Instant)| *failed == now && Instant::now() < *until;
+        if now != self.pointer && !self.not_before.as_ref().is_some_and(waits) {
+            let _told_by_then = self.follow(hooks);
+        }
+    }
+
     /// Has the line run what the pointer names; gives the version that runs.
     fn follow(&mut self, hooks: &Hooks) -> Result<String, String> {
         let camera = self.registry.home().camera().clone();
+        // Read before the version is: one that changes meanwhile is met again.
+        let pointer = pointer(self.registry.home());
         let model = self.registry.load_active().map_err(|e| chain(&e));
         let followed = model.and_then(|model| {
             let version = model.model_ref().version;
@@ -196,9 +211,13 @@ impl Watched {
             Ok(version)
         });
         match &followed {
-            Ok(version) => self.version.clone_from(version),
+            Ok(version) => {
+                self.version.clone_from(version);
+                (self.pointer, self.not_before) = (pointer, None);
+            }
             Err(why) => {
-                error!(%camera, error = why, "the active version cannot be run; the line goes on as before")
+                error!(%camera, error = why, "the active version cannot be run; the line goes on as before");
+                self.not_before = Some((pointer, Instant::now() + TRY_AGAIN));
             }
         }
         followed
@@ -211,6 +230,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::Size;
 
     #[test]
     fn every_order_is_answered_also_when_more_come_than_can_wait() {
@@ -230,5 +252,36 @@ mod tests {
         drop(keeper);
         give("being stopped");
         assert_eq!(refused.load(Ordering::Relaxed), 4);
+    }
+    #[test]
+    fn a_version_that_could_not_be_run_is_tried_again_after_a_while() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::new(root.path(), &"top".parse().unwrap());
+        let base = root.path().join("model");
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        untrained::model(&tiny, 0).save(&base).unwrap();
+        let registry = Registry::new(&home, &base);
+        let mut watched = Watched { pointer: None, registry, version: String::new(), not_before: None };
+        home.make().unwrap();
+        fs::write(home.pointer(), "{}").unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let hooks = Hooks {
+            swap: Arc::new(move |_, _| match counted.fetch_add(1, Ordering::Relaxed) {
+                0 => Err("another one is on its way".into()),
+                _ => Ok(()),
+            }),
+            tell: Arc::new(|_, _| {}),
+            command: Arc::new(|_| std::process::Command::new("true")),
+        };
+        watched.look(&hooks);
+        watched.look(&hooks);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(watched.version.is_empty());
+        watched.not_before.as_mut().unwrap().1 = Instant::now();
+        watched.look(&hooks);
+        watched.look(&hooks);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert!(!watched.version.is_empty());
     }
 }

@@ -43,11 +43,13 @@ pub(super) struct Lesson {
 }
 
 impl Lesson {
+    /// The trial looks at the kept frames numbered below `recent`.
     pub(super) fn assemble(
         subject: &Subject,
         home: &Home,
         set: &SampleSet,
         active: &CalibratedModel,
+        recent: usize,
     ) -> Result<Self, RetrainError> {
         let sight = Sight::new(&subject.view, &home.work());
         // The seed of the first training, so that what it held out stays unseen.
@@ -86,7 +88,7 @@ impl Lesson {
             return Err(RetrainError::NoSamples(home.normal()));
         }
         let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
-        let trial = Pictures { held_out, defects, recent: recent::frames(home) };
+        let trial = Pictures { held_out, defects, recent: recent::frames(home, recent) };
         Ok(Self { sight, finished, training, shows, old: known, trial })
     }
 

@@ -33,6 +33,7 @@ mod school;
 mod set;
 mod sight;
 mod trial;
+mod tries;
 mod underway;
 
 #[cfg(test)]

@@ -95,6 +95,12 @@ impl Options {
                 faults.push((key.to_owned(), message.to_owned()));
             }
         };
+        let trains = !matches!(self.device, Device::Cuda(_)) || cfg!(feature = "cuda");
+        unless(
+            trains,
+            "device",
+            "this build cannot train on cards: use cpu or auto, or a build with the feature cuda",
+        );
         unless(self.new_samples <= 100_000, "new_samples", "is out of bounds: give 0 to 100000 samples");
         unless(self.quiet_minutes <= 10_080, "quiet_minutes", "is out of bounds: give 0 to 10080 minutes");
         for (key, steps) in [("steps", self.steps), ("full_steps", self.full_steps)] {
@@ -147,5 +153,7 @@ mod tests {
         };
         let keys: Vec<String> = wrong.faults().into_iter().map(|f| f.0).collect();
         assert_eq!(keys, ["steps", "threads", "false_positive_rate", "margin", "keep_versions"]);
+        let on_a_card = Options { device: Device::Cuda(0), ..Options::default() }.faults();
+        assert_eq!(on_a_card.is_empty(), cfg!(feature = "cuda"), "{on_a_card:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Whether two pictures are the same picture: saved anew, in another format or size, or taken twice of a part at rest.
 //!
-//! A fingerprint of eleven bytes finds candidates without opening files; the pictures themselves decide. Parts that
+//! A fingerprint of eleven bytes finds candidates without opening files, on a line of look-alikes most of what there is; the
+//! pictures decide, reduced to 27 kB. Parts that
 //! merely look alike differ by more, since no two lie, shine and wear the same to one grey level.
 
 use std::fmt;
@@ -16,7 +17,7 @@ const BITS: u32 = 10;
 /// Grey levels by which they may shift the mean of a colour.
 const SHIFT: u8 = 3;
 /// The size at which two pictures are held against each other.
-const COMPARED: Size = Size::new(96, 96);
+pub(super) const REDUCED: Size = Size::new(96, 96);
 /// Grey levels by which the same picture differs from itself, on average and at its worst pixel.
 const MEAN_DIFFERENCE: f64 = 0.8;
 const WORST_DIFFERENCE: u8 = 16;
@@ -51,10 +52,13 @@ impl Print {
     }
 }
 
-/// Whether the pictures are the same.
-pub(super) fn same(a: &Picture, b: &Picture, resizer: &mut Resizer) -> bool {
-    let mut small = |p: &Picture| resizer.resize(p, COMPARED).expect("a small size is legal: this is a bug");
-    let (a, b) = (small(a), small(b));
+/// A picture at the size at which two are held against each other.
+pub(super) fn reduced(picture: &Picture, resizer: &mut Resizer) -> Picture {
+    resizer.resize(picture, REDUCED).expect("a small size is legal: this is a bug")
+}
+
+/// Whether two pictures that were reduced are the same.
+pub(super) fn same(a: &Picture, b: &Picture) -> bool {
     let differences = || a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b));
     let mean = differences().map(f64::from).sum::<f64>() / a.rgb().len() as f64;
     mean <= MEAN_DIFFERENCE && differences().max().unwrap_or(0) <= WORST_DIFFERENCE
@@ -104,7 +108,7 @@ mod tests {
     fn alike(a: &Picture, b: &Picture) -> bool {
         let mut resizer = Resizer::new();
         let resembles = Print::of(a, &mut resizer).resembles(&Print::of(b, &mut resizer));
-        resembles && same(a, b, &mut resizer)
+        resembles && same(&reduced(a, &mut resizer), &reduced(b, &mut resizer))
     }
 
     #[test]

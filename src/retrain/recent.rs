@@ -42,15 +42,18 @@ fn note(home: &Home) -> Option<Note> {
     serde_json::from_slice(&fs::read(home.recent().join(NOTE)).ok()?).ok()
 }
 
-/// The kept frames, by number.
-pub(super) fn frames(home: &Home) -> Vec<PathBuf> {
-    let entries = fs::read_dir(home.recent()).into_iter().flatten().flatten();
-    let numbered = |path: &PathBuf| {
-        path.file_stem().is_some_and(|stem| stem.as_encoded_bytes().iter().all(u8::is_ascii_digit))
-    };
-    let mut frames: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(numbered).collect();
+/// The kept frames, by number; of those that were kept when more were, only the first `kept`.
+pub(super) fn frames(home: &Home, kept: usize) -> Vec<PathBuf> {
+    let mut frames = all(home);
+    frames.retain(|(number, _)| *number < kept);
     frames.sort();
-    frames
+    frames.into_iter().map(|(_, path)| path).collect()
+}
+
+fn all(home: &Home) -> Vec<(usize, PathBuf)> {
+    let entries = fs::read_dir(home.recent()).into_iter().flatten().flatten();
+    let numbered = |path: PathBuf| Some((path.file_stem()?.to_str()?.parse().ok()?, path));
+    entries.filter_map(|entry| numbered(entry.path())).collect()
 }
 
 struct Offered {
@@ -115,13 +118,14 @@ fn write(home: &Home, kept: usize, offered: &Offered) -> Result<(), RetrainError
     let number = match note {
         Some(note) => note.next % kept,
         None => {
-            frames(home).iter().for_each(|old| drop(fs::remove_file(old)));
+            all(home).iter().for_each(|(_, old)| drop(fs::remove_file(old)));
             0
         }
     };
     let (bytes, extension) = evidence_bytes(&offered.pixels);
     let stem = format!("{number:05}");
-    for old in frames(home).iter().filter(|old| old.file_stem().is_some_and(|s| *s == *stem)) {
+    // Where fewer are kept than were, those beyond would stay for ever.
+    for (_, old) in all(home).iter().filter(|(old, _)| *old == number || *old >= kept) {
         let _overwritten_below = fs::remove_file(old);
     }
     let (fresh, path) = (folder.join(".fresh"), folder.join(format!("{stem}.{extension}")));
@@ -145,15 +149,15 @@ mod tests {
     #[test]
     fn the_newest_frames_are_kept_and_another_cameras_size_begins_anew() {
         let root = tempfile::tempdir().unwrap();
-        let options = Options {
-            path: root.path().to_owned(),
-            recent_frames: 3,
-            recent_seconds: 0,
-            ..Options::default()
-        };
         let home = Home::new(root.path(), &"top".parse().unwrap());
         let frame = |width, seed| Pixels::Encoded(png(&untrained::picture(Size::new(width, 8), seed)));
-        for (width, count, kept) in [(12, 5, 3), (14, 1, 1)] {
+        for (width, count, recent_frames, kept) in [(12, 5, 3, 3), (12, 1, 2, 2), (14, 1, 3, 1)] {
+            let options = Options {
+                path: root.path().to_owned(),
+                recent_frames,
+                recent_seconds: 0,
+                ..Options::default()
+            };
             let (recent, keep) = Recent::new(&options);
             let thread = std::thread::spawn(keep);
             for seed in 0..count {
@@ -164,7 +168,8 @@ mod tests {
             }
             drop(recent);
             thread.join().unwrap();
-            assert_eq!(frames(&home).len(), kept);
+            assert_eq!((all(&home).len(), frames(&home, recent_frames).len()), (kept, kept));
+            assert_eq!(frames(&home, 1).len(), 1);
             assert_eq!(frame_size(&home), Some(Size::new(width, 8)));
         }
     }

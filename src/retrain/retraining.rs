@@ -26,9 +26,10 @@ use super::lesson::Lesson;
 use super::options::Options;
 use super::others::make_up;
 use super::registry::Registry;
-use super::report::Report;
+use super::report::{Check, Report};
 use super::set::SampleSet;
 use super::trial::{self, Terms};
+use super::tries;
 use super::underway::Notes;
 use crate::detector;
 use crate::efficientad::CalibratedModel;
@@ -124,28 +125,24 @@ pub fn run(
     let home = Home::new(&options.path, &subject.camera);
     let _turn = Turn::take(&options.path)?;
     let began = Instant::now();
-    take_in(&home, subject)?;
+    take_in(&home, subject, stop)?;
     let registry = Registry::new(&home, &subject.model);
     let active = registry.load_active()?;
     let mut notes = Notes::new(&home);
     let tell: &mut dyn FnMut(Progress) = &mut |progress| {
+        if matches!(progress, Progress::Training(Event::Saved { .. })) {
+            tries::forget(&home);
+        }
         notes.hear(&progress);
         tell(progress);
     };
     let (plan, set) = plan(job, &home, &active)?;
-    let mut lesson = Lesson::assemble(subject, &home, &set, &active)?;
-    let candidate = train((job, &plan), &home, (&active, &mut lesson), device, (stop, tell))?;
-
-    let terms = Terms {
-        sight: &lesson.sight,
-        finished: &lesson.finished,
-        limit: Limit { rate: options.false_positive_rate, given: subject.threshold },
-        margin: options.margin,
-        seed: active.manifest().training.seed,
-        inference: &job.inference,
-    };
-    let mut show = |done, of| tell(Progress::Gate { done, of });
-    let checks = trial::run(&active, &candidate, &lesson.trial, &terms, (stop, &mut show))?;
+    tries::begin(&home, &SampleSet::read(&home)?.version())?;
+    let ended = carry_out((job, &plan, &set), (&home, &active), device, (stop, tell));
+    if ended.is_err() {
+        tries::forget(&home);
+    }
+    let (candidate, checks) = ended?;
     let report = Report {
         version: candidate.model_ref().version,
         against: plan.against.clone(),
@@ -165,11 +162,37 @@ pub fn run(
     Ok(Outcome { report, ending })
 }
 
+/// Trains a candidate and tries it.
+fn carry_out(
+    (job, plan, set): (&Job, &Plan, &SampleSet),
+    (home, active): (&Home, &CalibratedModel),
+    device: &Device,
+    (stop, tell): (&Shutdown, &mut dyn FnMut(Progress)),
+) -> Result<(CalibratedModel, Vec<Check>), RetrainError> {
+    let Job { subject, options, .. } = job;
+    let mut lesson = Lesson::assemble(subject, home, set, active, options.recent_frames)?;
+    let candidate = train((job, plan), home, (active, &mut lesson), device, (stop, tell))?;
+    let terms = Terms {
+        sight: &lesson.sight,
+        finished: &lesson.finished,
+        limit: Limit { rate: options.false_positive_rate, given: subject.threshold },
+        margin: options.margin,
+        seed: active.manifest().training.seed,
+        inference: &job.inference,
+    };
+    let mut show = |done, of| tell(Progress::Gate { done, of });
+    let checks = trial::run(active, &candidate, &lesson.trial, &terms, (stop, &mut show))?;
+    Ok((candidate, checks))
+}
+
 /// Takes in what lies there finished; what is still being copied is for the next one.
-fn take_in(home: &Home, subject: &Subject) -> Result<(), RetrainError> {
+fn take_in(home: &Home, subject: &Subject, stop: &Shutdown) -> Result<(), RetrainError> {
     let mut intake = Intake::new(home, &subject.view, INTAKE_EVERY);
     for _ in 0..INTAKE_ROUNDS {
-        intake.look(2 * INTAKE_EVERY)?;
+        intake.look(2 * INTAKE_EVERY, &|| stop.requested())?;
+        if stop.requested() {
+            return Err(RetrainError::Stopped { step: 0 });
+        }
         if !intake.is_waited_for() {
             break;
         }
@@ -279,6 +302,7 @@ fn train(
     }
     trained.map_err(|error| match error {
         TrainingError::Stopped { step } => RetrainError::Stopped { step },
+        TrainingError::Unstarted => RetrainError::Stopped { step: 0 },
         other => other.into(),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! `set/normal/<sha256>.<ext>`, `set/anomalous/…`, and `set/journal.jsonl` with a line per sample. A sample is in the
 //! set when its file is: the file comes first, the line after it, and a file without a line (a crash came between)
-//! gets one at the next opening. Whoever deletes a file takes the sample back. Not here: what may come in (`intake`).
+//! gets one at the next opening. Whoever deletes a file takes the sample back. `set/reduced/` holds what pictures are compared
+//! by; it can be deleted at any time. Not here: what may come in (`intake`).
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,6 +24,9 @@ use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer};
 
 const JOURNAL: &str = "journal.jsonl";
+/// The folder of samples' pictures as they are compared, by content: to decode them all for each that comes would take
+/// minutes.
+const REDUCED: &str = "reduced";
 /// Far more samples than a camera ever needs.
 const MAX_JOURNAL_BYTES: u64 = 256 << 20;
 
@@ -108,7 +112,9 @@ impl SampleSet {
         }
         let mut set = Self { folder, samples };
         set.adopt_orphans()?;
+        let before = set.samples.clone();
         set.keep_what_is_there();
+        set.forget_reduced(&before);
         Ok(set)
     }
 
@@ -148,7 +154,8 @@ impl SampleSet {
     ) -> Result<Added, RetrainError> {
         let sha256 = sha256(candidate.bytes);
         let print = Print::of(candidate.picture, resizer);
-        if let Some(twin) = self.twin_of(&sha256, &print, candidate.picture, resizer) {
+        let reduced = print::reduced(candidate.picture, resizer);
+        if let Some(twin) = self.twin_of((&sha256, &print), &reduced, resizer) {
             let itself = twin.sha256 == sha256 && twin.kind == candidate.kind;
             let (of, kind) = (twin.name.clone(), twin.kind);
             return Ok(if itself { Added::Known } else { Added::Duplicate { of, kind } });
@@ -167,22 +174,46 @@ impl SampleSet {
         let path = self.path(&sample);
         files::replace(&path, candidate.bytes).map_err(RetrainError::file("write", &path))?;
         self.append(&sample)?;
+        self.keep_reduced(&sample, &reduced);
         self.samples.push(sample);
         Ok(Added::New)
     }
 
     fn twin_of(
         &self,
-        sha256: &str,
-        print: &Print,
-        picture: &Picture,
+        (sha256, print): (&str, &Print),
+        reduced: &Picture,
         resizer: &mut Resizer,
     ) -> Option<&Sample> {
         self.samples.iter().find(|sample| {
             sample.sha256 == sha256
                 || sample.print.resembles(print)
-                    && imaging::load(&self.path(sample)).is_ok_and(|it| print::same(&it, picture, resizer))
+                    && self.reduced(sample, resizer).is_some_and(|it| print::same(&it, reduced))
         })
+    }
+
+    fn reduced_path(&self, sample: &Sample) -> PathBuf {
+        self.folder.join(REDUCED).join(&sample.sha256)
+    }
+
+    /// A sample's picture as it is compared; kept where it was not yet.
+    fn reduced(&self, sample: &Sample, resizer: &mut Resizer) -> Option<Picture> {
+        let kept = fs::read(self.reduced_path(sample)).ok();
+        if let Some(picture) = kept.and_then(|rgb| Picture::new(print::REDUCED, rgb).ok()) {
+            return Some(picture);
+        }
+        let picture = print::reduced(&imaging::load(&self.path(sample)).ok()?, resizer);
+        self.keep_reduced(sample, &picture);
+        Some(picture)
+    }
+
+    fn keep_reduced(&self, sample: &Sample, reduced: &Picture) {
+        let path = self.reduced_path(sample);
+        // What is not there is made anew when it is needed.
+        let _not_kept = path
+            .parent()
+            .map_or(Ok(()), files::make_folder)
+            .and_then(|()| files::replace(&path, reduced.rgb()));
     }
 
     fn append(&self, sample: &Sample) -> Result<(), RetrainError> {
@@ -219,6 +250,14 @@ impl SampleSet {
             }
         }
         Ok(())
+    }
+
+    /// Of samples that were taken back, nothing else is to stay.
+    fn forget_reduced(&self, before: &[Sample]) {
+        let kept: HashSet<&str> = self.samples.iter().map(|sample| sample.sha256.as_str()).collect();
+        for gone in before.iter().filter(|sample| !kept.contains(sample.sha256.as_str())) {
+            let _went_before = fs::remove_file(self.reduced_path(gone));
+        }
     }
 
     fn keep_what_is_there(&mut self) {
@@ -329,6 +368,29 @@ mod tests {
         other.add(Kind::Anomalous, "x.png", &picture(2));
         other.add(Kind::Normal, "y.png", &picture(1));
         assert_eq!(SampleSet::read(&other.home).unwrap().version(), set.version());
+    }
+
+    #[test]
+    fn a_sample_that_comes_decodes_none_of_those_that_are_there() {
+        let shelf = Shelf::new();
+        let part = crate::camera::normal_part(1, 7, Size::new(320, 320));
+        shelf.add(Kind::Normal, "a.png", &part);
+        let set = SampleSet::read(&shelf.home).unwrap();
+        let first = &set.samples()[0];
+        let reduced = fs::read(set.reduced_path(first)).unwrap();
+        // What can be decoded no more is known again all the same, in another size, too.
+        fs::write(set.path(first), "no picture").unwrap();
+        let twice = Resizer::new().resize(&part, Size::new(640, 640)).unwrap();
+        let known = Added::Duplicate { of: "a.png".into(), kind: Kind::Normal };
+        assert_eq!(shelf.add(Kind::Normal, "larger.png", &twice), known);
+        // Without what is compared it is made anew from the picture; with the sample it goes.
+        fs::remove_file(set.reduced_path(first)).unwrap();
+        fs::write(set.path(first), png(&part)).unwrap();
+        assert_eq!(shelf.add(Kind::Normal, "larger.png", &twice), known);
+        assert_eq!(fs::read(set.reduced_path(first)).unwrap(), reduced);
+        fs::remove_file(set.path(first)).unwrap();
+        assert_eq!(shelf.add(Kind::Normal, "larger.png", &twice), Added::New);
+        assert!(!set.reduced_path(first).exists());
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum StoreError {
     },
     /// The folder cannot be made, read or written.
     #[error(
-        "the store folder {path} cannot be used: {source}; it must be a folder that this user may write to"
+        "the store folder {path} cannot be used: {source}; it must be a folder that this user may write to, and a service's \
+         on another disk needs ReadWritePaths= in its unit"
     )]
     Unusable {
         /// The store's folder, or what is in its way.

@@ -28,27 +28,27 @@ struct RawMaps {
 }
 
 /// Calibrates `model` on `held_out` normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5);
-/// `tell` hears how many are done. What a mask hides counts neither for the quantiles nor for the scores.
+/// `tell` hears how many are done, and may end it. What a mask hides counts neither for the quantiles nor for the scores.
 pub fn calibrate(
     model: TrainedModel,
     (held_out, sight): (&[PathBuf], &mut Sight),
     rate: f64,
     device: &Device,
-    tell: &mut dyn FnMut(usize),
+    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
 ) -> Result<CalibratedModel, TrainingError> {
     threshold::check_rate(rate)?;
     let networks = model.networks(device)?;
     let (mut resizer, mut all) = (Resizer::new(), Vec::with_capacity(held_out.len()));
     for (index, path) in held_out.iter().enumerate() {
-        tell(index);
+        tell(index)?;
         let seen = see(sight, path)?;
         let maps = raw_maps(&networks, seen, model.architecture().input, &mut resizer, device)?;
         if !maps.student_teacher.iter().chain(&maps.autoencoder_student).all(|v| v.is_finite()) {
-            return Err(ThresholdError::NotFinite { index: index + 1, count: held_out.len() }.into());
+            return Err(TrainingError::NotFinite(path.clone()));
         }
         all.push(maps);
     }
-    tell(held_out.len());
+    tell(held_out.len())?;
     let grid = grid(model.architecture());
     let quantiles = quantiles(&all, grid).ok_or(ThresholdError::NoScores)?;
     let scores = all
@@ -133,4 +133,30 @@ fn score(maps: &RawMaps, quantiles: MapQuantiles, grid: Grid) -> Option<f32> {
         mask.silence(&mut full, floor);
     }
     full.into_iter().reduce(f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+
+    #[test]
+    fn whoever_watches_may_end_it_before_the_next_picture() {
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..3).map(|n| folder.path().join(format!("{n}.png"))).collect();
+        for path in &paths {
+            image::RgbImage::from_pixel(20, 10, image::Rgb([9, 8, 7])).save(path).unwrap();
+        }
+        let mut heard = 0;
+        let mut tell = |done| {
+            heard += 1;
+            if done == 1 { Err(TrainingError::Stopped { step: 7 }) } else { Ok(()) }
+        };
+        let model = untrained::model(&tiny, 0).into_trained();
+        let ended = calibrate(model, (&paths, &mut Sight::default()), 0.01, &Device::Cpu, &mut tell);
+        assert!(matches!(ended, Err(TrainingError::Stopped { step: 7 })));
+        assert_eq!(heard, 2);
+    }
 }

@@ -4,7 +4,7 @@
 //! old one or the new one. It holds the plan of the training, and only the same plan is resumed. Not here: when one is
 //! written (`session`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -115,8 +115,10 @@ pub trait Resumable: Serialize {
 
 /// What differs, for people; empty if nothing does.
 fn differences(now: &Value, then: &Value) -> String {
-    let keys = now.as_object().into_iter().flat_map(|fields| fields.keys());
-    let different = keys.filter(|key| now[key.as_str()] != then[key.as_str()]);
+    // What is left out where it is empty stands in one of them only.
+    let keys: BTreeSet<&String> =
+        [now, then].into_iter().filter_map(Value::as_object).flat_map(|fields| fields.keys()).collect();
+    let different = keys.into_iter().filter(|key| now[key.as_str()] != then[key.as_str()]);
     let told =
         different.map(|key| format!("`{key}` was {} and is {}", then[key.as_str()], now[key.as_str()]));
     told.collect::<Vec<_>>().join(", ")
@@ -258,6 +260,10 @@ mod tests {
         let error = load(&path, &other).unwrap_err().to_string();
         assert!(error.contains("`seed` was 1 and is 2") && error.contains("training_pictures"), "{error}");
         assert!(!error.contains("teacher"), "{error}");
+        let (again, start) = (vec![1, 2], Some("3f9a".to_owned()));
+        save(&path, &Plan { again, start, ..plan() }, 8, &state()).unwrap();
+        let error = load(&path, &plan()).unwrap_err().to_string();
+        assert!(error.contains("`again` was [1,2]") && error.contains("`start` was \"3f9a\""), "{error}");
     }
 
     #[test]

@@ -194,8 +194,7 @@ fn mask_of(picture: &Path, folder: &Path) -> Result<PathBuf, DatasetError> {
 pub fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let mut pictures = Vec::new();
     for path in entries(folder)? {
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.is_file() && looks_like_a_picture(&path) {
+        if !is_hidden(&path) && path.is_file() && looks_like_a_picture(&path) {
             pictures.push(path);
         }
     }
@@ -215,8 +214,12 @@ fn looks_like_a_picture(path: &Path) -> bool {
     read.is_ok() && SIGNATURES.iter().any(|s| head.starts_with(s))
 }
 
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
 fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir() && !is_hidden(path)).collect())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
@@ -323,6 +326,7 @@ mod tests {
             "test/good/0.png",
             "test/scratch/1.jpg",
             "test/hole/2.png",
+            "test/.thumbnails/1.png",
             "ground_truth/scratch/1_mask.png",
             "ground_truth/hole/2.png",
         ]);

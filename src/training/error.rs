@@ -58,6 +58,11 @@ pub enum TrainingError {
     /// No threshold can be found.
     #[error(transparent)]
     Threshold(#[from] ThresholdError),
+    /// The model is broken.
+    #[error(
+        "{path} has a score that is no finite number: train the model again", path = .0.display()
+    )]
+    NotFinite(PathBuf),
     /// The checkpoint cannot be written, read or used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -93,6 +98,9 @@ pub enum TrainingError {
     /// The device cannot be used, or failed.
     #[error("{0}")]
     Device(String),
+    /// Somebody asked to stop before the first step.
+    #[error("stopped before the first step: start it again")]
+    Unstarted,
     /// Somebody asked to stop.
     #[error("stopped after step {step}: `--resume` goes on from there")]
     Stopped {

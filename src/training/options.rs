@@ -32,7 +32,8 @@ pub struct Options {
     pub false_positive_rate: f64,
     /// Seconds between checkpoints: what a power cut may cost.
     pub checkpoint_seconds: u64,
-    /// Mebibytes for decoded pictures and for the teacher's features, each; beyond, they are made anew at every use.
+    /// Mebibytes for decoded pictures and for the teacher's features, each, where so much is free; beyond, they are made anew at
+    /// every use.
     pub cache_mib: u64,
 }
 
@@ -70,7 +71,13 @@ impl Options {
             fault("steps", format!("{} steps: give 1 to {MOST_STEPS}", self.steps));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
-            fault("learning_rate", format!("{}: give more than 0, such as 0.0001", self.learning_rate));
+            fault(
+                "learning_rate",
+                format!(
+                    "{} is out of bounds: give more than 0 and at most 1, such as 0.0001",
+                    self.learning_rate
+                ),
+            );
         }
         if let Err(e) = threshold::check_rate(self.false_positive_rate) {
             fault("false_positive_rate", e.to_string());

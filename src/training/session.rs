@@ -125,12 +125,11 @@ pub fn train(
     }
     let architecture = Architecture::new(options.size, options.input)
         .map_err(|e| TrainingError::Option { key: "input".into(), message: e.to_string() })?;
-    if device.is_cpu() {
-        memory::check(&architecture)?;
-    }
+    let wanted = options.cache_mib << 20;
+    let room = if device.is_cpu() { memory::room(&architecture, wanted)? } else { wanted };
     let record = record(&inputs, options)?;
     let plan = plan(&inputs, options, &record)?;
-    let mut session = Session::open(&inputs, options, &architecture, device)?;
+    let mut session = Session::open(&inputs, (options, room), &architecture, device)?;
     session.begin(checkpoint, &plan, watch)?;
     session.run(checkpoint, &plan, watch)?;
 
@@ -140,7 +139,12 @@ pub fn train(
     let model = TrainedModel::new(architecture, weights, record)?;
     let held_out = &inputs.normals.held_out;
     let of = held_out.len();
-    let mut tell = |done| (watch.tell)(Event::Calibrating { done, of });
+    let (stop, step) = (watch.stop.clone(), plan.steps);
+    // The checkpoint of the last step is there.
+    let mut tell = |done| {
+        (watch.tell)(Event::Calibrating { done, of });
+        if stop.requested() { Err(TrainingError::Stopped { step }) } else { Ok(()) }
+    };
     let seen = (held_out.as_slice(), &mut inputs.sight.clone());
     calibrate(model, seen, options.false_positive_rate, device, &mut tell)
 }
@@ -235,11 +239,10 @@ pub(super) fn grid(architecture: &Architecture) -> Grid {
 impl Session {
     fn open(
         inputs: &Inputs,
-        options: &Options,
+        (options, room): (&Options, u64),
         architecture: &Architecture,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let room = options.cache_mib << 20;
         let view = View::Line(Box::new(inputs.sight.clone()));
         let pictures = Pictures::new(inputs.normals.training.clone(), view, options.input, room / 2);
         let teacher_weights = inputs.teacher.weights.clone().select(&architecture.teacher_tensors())?;
@@ -283,7 +286,11 @@ impl Session {
             let values = |name| start.tensor(name).values.as_slice();
             self.trainer.teacher_mut().set_statistics(values("teacher_mean"), values("teacher_std"))?;
         } else {
-            let mut tell = |done, of| (watch.tell)(Event::Measuring { done, of });
+            let stop = watch.stop.clone();
+            let mut tell = |done, of| {
+                (watch.tell)(Event::Measuring { done, of });
+                if stop.requested() { Err(TrainingError::Unstarted) } else { Ok(()) }
+            };
             self.trainer.teacher_mut().measure(&mut self.pictures, &mut tell)?;
         }
         (watch.tell)(Event::Training { from: self.trainer.steps(), steps: plan.steps });

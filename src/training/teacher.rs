@@ -97,22 +97,22 @@ impl Teacher {
     }
 
     /// Measures mean and standard deviation per channel over all `pictures`; `tell` hears how many of how many
-    /// passes over a picture are done.
+    /// passes over a picture are done, and may end it.
     pub(super) fn measure(
         &mut self,
         pictures: &mut Pictures,
-        tell: &mut dyn FnMut(usize, usize),
+        tell: &mut dyn FnMut(usize, usize) -> std::result::Result<(), TrainingError>,
     ) -> std::result::Result<(), TrainingError> {
         let count = pictures.len();
         let (mut failure, mut done) = (None, 0);
         let measured = statistics::channel_statistics(count, |index| {
-            tell(done, 2 * count);
+            let told = tell(done, 2 * count);
             done += 1;
-            let picture = match pictures.get(index) {
+            let picture = match told.and_then(|()| pictures.get(index)) {
                 Ok(picture) => picture,
                 Err(e) => {
                     failure = Some(e);
-                    bail!("a training picture cannot be read")
+                    bail!("stopped, or a training picture cannot be read")
                 }
             };
             self.raw(index, &picture)
@@ -165,5 +165,24 @@ impl Teacher {
             self.kept[index] = Some(features.clone());
         }
         Ok(features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::efficientad::PdnSize;
+    use crate::frame::Size;
+    use crate::training::pictures::View;
+
+    #[test]
+    fn whoever_watches_may_end_the_measuring_before_the_next_picture() {
+        let size = Size::new(256, 256);
+        let tiny = Architecture::new(PdnSize::Tiny, size).unwrap();
+        let source = TeacherSource::random(&tiny, 1);
+        let mut teacher = Teacher::new(&tiny, &source.weights, &Device::Cpu, 1, 0).unwrap();
+        let mut pictures = Pictures::new(vec!["never/read.png".into()], View::Line(Box::default()), size, 0);
+        let measured = teacher.measure(&mut pictures, &mut |_, _| Err(TrainingError::Unstarted));
+        assert!(matches!(measured, Err(TrainingError::Unstarted)));
     }
 }

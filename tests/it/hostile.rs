@@ -156,6 +156,10 @@ async fn a_broker_that_refuses_is_told_from_a_wrong_password() {
     let refused = bench.run("check", &login);
     refused.refuses(1, &["refuses the user `box`", "password is wrong", "mqtt.password_file"]);
     assert!(!refused.stdout.contains("wrong\n"), "a password was printed: {}", refused.stdout);
+    // The service is given a credential where a shell has none.
+    let shell = bench.run("check", &login[..4]);
+    assert_eq!(shell.code, Some(0), "{}", shell.stdout);
+    assert!(shell.stdout.contains("systemd-run -P -p LoadCredential=mqtt-password:"), "{}", shell.stdout);
     fs::write(bench.path("password"), "right\n").unwrap();
     let accepted = bench.run("check", &login);
     assert_eq!(accepted.code, Some(0), "{}", accepted.stdout);
@@ -179,6 +183,31 @@ fn a_camera_that_does_not_exist_is_named() {
     fs::remove_dir(bench.path("pictures")).unwrap();
     let folder = bench.path("pictures");
     bench.check().refuses(1, &["camera", "top", arg(&folder)]);
+}
+
+#[test]
+fn whatever_a_retraining_fails_at_the_daemon_reads_it() {
+    let bench = Bench::with_model(NO_BROKER);
+    let other_card = ["--json", "--camera", "top", "--set", "inference.device=cuda:x"];
+    for (more, why) in [(&other_card[..], "no device"), (&["--json", "--camera", "side"], "no camera `side`")]
+    {
+        let failed = bench.run("retrain", more);
+        failed.refuses(2, &[why]);
+        let told: serde_json::Value = serde_json::from_str(failed.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!((&told["event"], &told["busy"]), (&"failed".into(), &false.into()), "{told}");
+        assert!(told["error"].as_str().unwrap().contains(why), "{told}");
+    }
+}
+
+#[test]
+fn a_demo_that_cannot_be_as_asked_is_refused_before_it_begins() {
+    for (flag, why) in
+        [("--rate=-1", "--rate"), ("--defect-rate=2", "--defect-rate"), ("--broker=h:abc", "`abc`")]
+    {
+        let refused = program::run(&["demo", flag]);
+        refused.refuses(2, &[why]);
+        assert!(refused.stdout.is_empty(), "{}", refused.stdout);
+    }
 }
 
 #[test]

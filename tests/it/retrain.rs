@@ -196,6 +196,8 @@ fn assert_makes_way(pid: &str) {
     let behind: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let (nice, policy) = (behind[19 - 3], behind[41 - 3]);
     assert_eq!((nice, policy), ("19", SCHED_IDLE), "{stat}");
+    // Where memory runs short, it is what the kernel ends first.
+    assert_eq!(told("oom_score_adj").trim(), "1000");
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let processors = |status: &str| {
         status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned()

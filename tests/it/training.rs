@@ -122,6 +122,13 @@ fn a_training_killed_and_resumed_makes_the_same_model() {
 }
 
 #[test]
+fn a_folder_that_is_no_models_is_refused_before_the_training() {
+    let shop = Workshop::new();
+    shop.train("other", &["--steps", "2"]).refuses(1, &["other", "no model bundle"]);
+    assert!(!shop.path("other.checkpoint").exists());
+}
+
+#[test]
 fn a_training_told_to_stop_leaves_a_checkpoint() {
     let shop = Workshop::new();
     let steps = ["--steps", "5000"];

@@ -100,7 +100,7 @@ impl Folder {
 }
 
 /// When a file was last written, in nanoseconds since 1970; 0 where the file system does not know.
-pub(super) fn modified_ns(metadata: &Metadata) -> i64 {
+pub fn modified_ns(metadata: &Metadata) -> i64 {
     let modified = metadata.modified().ok();
     let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.and_then(|age| i64::try_from(age.as_nanos()).ok()).unwrap_or(0)

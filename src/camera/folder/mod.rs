@@ -23,7 +23,7 @@ use super::{Camera, CameraError, FolderMode, FolderOptions, Judged, Next};
 use crate::frame::{CameraId, Frame, MAX_ENCODED_BYTES, Pixels, SourceRef};
 use crate::imaging::looks_complete;
 use entry::Entry;
-pub use entry::may_be_a_picture;
+pub use entry::{may_be_a_picture, modified_ns};
 use replay::Replay;
 use watch::Watch;
 

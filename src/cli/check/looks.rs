@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, access, statvfs};
@@ -16,7 +16,7 @@ use crate::detector::{self, Detector};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging::{Preparation, Sight};
-use crate::publish;
+use crate::publish::{self, PublishError};
 use crate::settings::{Camera, Settings, SettingsError};
 use crate::store::{self, Query, Reader};
 use crate::telemetry::chain;
@@ -25,6 +25,8 @@ use crate::telemetry::chain;
 const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// A size that a model might read; places in a picture do not depend on it.
 const ANY_INPUT: Size = Size::new(256, 256);
+const NO_PASSWORD: &str = "no password is at hand here, and the service may be given one: look with it by `systemd-run -P -p \
+                           LoadCredential=mqtt-password:/etc/inspectord/mqtt-password inspectord check`";
 /// The file in the store's folder that the daemon holds locked.
 const LOCK: &str = "lock";
 
@@ -38,6 +40,9 @@ pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
     looked.extend(cards(&settings.inference));
     let daemon = running(&settings.store.path);
     looked.push(store(&settings.store, daemon.as_deref()));
+    if settings.retrain.enabled {
+        looked.push(learning(settings));
+    }
     looked.extend(settings.cameras.iter().map(|camera| frames(camera, daemon.as_deref())));
     looked.push(broker(&settings.mqtt, settings.box_name.as_str()));
     looked
@@ -139,21 +144,10 @@ fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
     if let Some(daemon) = daemon {
         return looked(State::Ok, format!("in use by {daemon}"));
     }
-    // What is not there yet will be made in the nearest folder that is.
-    let Some(there) = options.path.ancestors().find(|folder| folder.symlink_metadata().is_ok()) else {
-        return looked(State::Fault, "cannot be made: correct store.path".into());
+    let there = match writable(&options.path, "store.path") {
+        Ok(there) => there,
+        Err(detail) => return looked(State::Fault, detail),
     };
-    if !there.is_dir() {
-        let detail = format!("{} is no folder: remove it, or correct store.path", there.display());
-        return looked(State::Fault, detail);
-    }
-    if let Err(error) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
-        let detail = format!(
-            "cannot write to {}: {error}; give this user the right to, or another folder as store.path",
-            there.display()
-        );
-        return looked(State::Fault, detail);
-    }
     if let Ok(reader) = Reader::open(&options.path)
         && let Err(error) = reader.history(&Query { limit: 1, ..Query::default() })
     {
@@ -172,6 +166,49 @@ fn store(options: &store::Options, daemon: Option<&str>) -> Looked {
         return looked(State::Warning, detail);
     }
     looked(State::Ok, format!("can be written, {free} MiB free"))
+}
+
+/// The folder that `path` is, or is going to be made in, if it can be written.
+fn writable<'a>(path: &'a Path, key: &str) -> Result<&'a Path, String> {
+    // What is not there yet will be made in the nearest folder that is.
+    let Some(there) = path.ancestors().find(|folder| folder.symlink_metadata().is_ok()) else {
+        return Err(format!("cannot be made: correct {key}"));
+    };
+    let shown = there.display();
+    if !there.is_dir() {
+        return Err(format!("{shown} is no folder: remove it, or correct {key}"));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        format!("cannot write to {shown}: {error}; give this user the right to, or another folder as {key}")
+    })?;
+    Ok(there)
+}
+
+/// Where samples and versions lie, and the pictures that retraining goes by.
+fn learning(settings: &Settings) -> Looked {
+    let options = &settings.retrain;
+    let mut faults: Vec<String> = writable(&options.path, "retrain.path").err().into_iter().collect();
+    let mut folder = |key: String, path: Option<&PathBuf>| {
+        if let Some(path) = path.filter(|path| !path.is_dir()) {
+            faults.push(format!("{key}: there is no folder {}: correct the path", path.display()));
+        }
+    };
+    folder("retrain.penalty".into(), options.penalty.as_ref());
+    for camera in &settings.cameras {
+        folder(format!("normals of camera {}", camera.name), camera.normals.as_ref());
+    }
+    if let Device::Cuda(n) = options.device
+        && cuda::cards().map_or(0, |cards| cards.len()) <= n
+    {
+        faults.push(format!("retrain.device: there is no card cuda:{n}; use cpu or auto"));
+    }
+    let name = options.path.display().to_string();
+    match faults.is_empty() {
+        true => {
+            Looked::new("retrain", &name, State::Ok, format!("can be written, trains on {}", options.device))
+        }
+        false => Looked::new("retrain", &name, State::Fault, faults.join("; ")),
+    }
 }
 
 fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
@@ -234,6 +271,44 @@ fn broker(options: &publish::Options, box_name: &str) -> Looked {
             looked(State::Ok, format!("accepts this box{how}, topics {}/…", options.prefix(box_name)))
         }
         Ok(probe) => looked(State::Warning, probe.warnings.join("; ")),
+        // The unit hands the daemon a credential that a shell does not have.
+        Err(error @ PublishError::Login { .. })
+            if options.username.is_some() && !publish::has_password(options) =>
+        {
+            looked(State::Warning, format!("{}; {NO_PASSWORD}", chain(&error)))
+        }
         Err(error) => looked(State::Fault, chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_retraining_needs_is_looked_at_before_it_is_needed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        std::fs::create_dir(path("pictures")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let text = format!(
+            "[[camera]]\nname = \"top\"\nmodel = \"{}\"\nnormals = \"pictures\"\nsource = {{ kind = \"simulated\" }}\n",
+            demo.display()
+        );
+        std::fs::write(path("inspectord.toml"), text).unwrap();
+        let looked = |flags: &[&str]| {
+            let flags = flags.iter().map(ToString::to_string).collect();
+            let sources =
+                crate::settings::Sources { file: Some(path("inspectord.toml")), flags, ..Default::default() };
+            learning(&Settings::load(&sources).unwrap())
+        };
+        assert_eq!(looked(&["store.path=store"]).state, State::Ok);
+        let sick = looked(&["retrain.path=file/retrain", "retrain.penalty=none", "camera[0].normals=gone"]);
+        assert_eq!(sick.state, State::Fault);
+        for named in ["file is no folder", "retrain.path", "retrain.penalty", "normals of camera top", "gone"]
+        {
+            assert!(sick.detail.contains(named), "{}", sick.detail);
+        }
     }
 }

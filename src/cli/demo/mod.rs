@@ -7,7 +7,8 @@
 mod score_card;
 mod screen;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,7 @@ use anyhow::Context as _;
 
 use self::score_card::ScoreCard;
 use self::screen::{Screen, Signposts};
+use super::report::UsageError;
 use super::shipped;
 use crate::camera::{self, DatasetCounts, SimulatedOptions};
 use crate::detector::{self, Detector};
@@ -77,13 +79,21 @@ const DATA: DatasetCounts = DatasetCounts { train: 240, good: 60, per_defect: 15
 /// The store's folder cannot be used, or the model cannot be run.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = &args.write_data {
-        return Ok(camera::write_dataset(folder, args.seed, &DATA)?);
+        camera::write_dataset(folder, args.seed, &DATA)?;
+        let (train, folder) = (DATA.train, folder.display());
+        writeln!(
+            io::stdout(),
+            "{train} normal parts to train on, and parts to evaluate with, are in {folder}"
+        )?;
+        return Ok(());
     }
+    let source = args.source()?;
+    let named = args.broker.as_deref().map(named_broker).transpose()?;
     let shutdown = crate::cli::signals::shutdown()?;
     let store = args.store.clone().unwrap_or_else(|| std::env::temp_dir().join("inspectord-demo"));
     let model = shipped::demo_model()?;
-    let (mqtt, embedded) = match &args.broker {
-        Some(address) => (named_broker(address)?, None),
+    let (mqtt, embedded) = match named {
+        Some(mqtt) => (mqtt, None),
         None => {
             let broker = EmbeddedBroker::start()?;
             (broker.options(), Some(broker))
@@ -100,10 +110,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         page: page.address,
         engine: detector.describe(),
         model: detector.model().name.clone(),
+        program: std::env::args().next().unwrap_or_else(|| "inspectord".into()),
     });
     drop(detector);
     let card = Arc::new(Mutex::new(ScoreCard::default()));
-    let plan = plan(&args, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
+    let plan = plan(source, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
     let service = Service::start(plan)?;
     let web = super::run::serve(&page, BOX.to_owned(), &service)?;
     service.run(&shutdown, args.parts > 0);
@@ -135,22 +146,29 @@ fn observer(card: Arc<Mutex<ScoreCard>>, screen: Arc<Screen>) -> Observer {
     })
 }
 
+impl Args {
+    /// The line that is asked for.
+    fn source(&self) -> Result<camera::Options, UsageError> {
+        let source = camera::Options::Simulated(SimulatedOptions {
+            seed: self.seed,
+            rate: self.rate,
+            defect_rate: self.defect_rate,
+            parts: self.parts,
+            ..SimulatedOptions::default()
+        });
+        match source.faults().into_iter().next() {
+            Some((key, fault)) => Err(UsageError(format!("--{}: {fault}", key.replace('_', "-")))),
+            None => Ok(source),
+        }
+    }
+}
+
 fn plan(
-    args: &Args,
+    source: camera::Options,
     model: CalibratedModel,
     (store, mqtt): (&Path, publish::Options),
     observer: Observer,
 ) -> anyhow::Result<ServicePlan> {
-    let source = camera::Options::Simulated(SimulatedOptions {
-        seed: args.seed,
-        rate: args.rate,
-        defect_rate: args.defect_rate,
-        parts: args.parts,
-        ..SimulatedOptions::default()
-    });
-    if let Some((key, fault)) = source.faults().into_iter().next() {
-        anyhow::bail!("--{}: {fault}", key.replace('_', "-"));
-    }
     let camera: CameraId = CAMERA.parse().context("the demo's camera has an illegal name: this is a bug")?;
     let open_detector = Box::new(move || -> Result<Detector, BoxedError> {
         Ok(Detector::open(model.clone(), &detector::Options::default())?)
@@ -176,15 +194,22 @@ fn plan(
     })
 }
 
-/// The shipped bundle, read through the same checks as any other.
-fn named_broker(address: &str) -> anyhow::Result<publish::Options> {
+/// `HOST`, `HOST:PORT`, or an IPv6 address, in brackets where a port follows.
+fn named_broker(address: &str) -> Result<publish::Options, UsageError> {
+    let plain = |text: &str| text.trim_start_matches('[').trim_end_matches(']').to_owned();
     let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) => {
-            (host, Some(port.parse().with_context(|| format!("--broker: `{port}` is no port number"))?))
-        }
-        None => (address, None),
+        _ if plain(address).parse::<Ipv6Addr>().is_ok() => (plain(address), None),
+        Some((host, port)) => match port.parse() {
+            Ok(port) => (plain(host), Some(port)),
+            Err(_) => return Err(UsageError(format!("--broker: `{port}` is no port number"))),
+        },
+        None => (address.to_owned(), None),
     };
-    Ok(publish::Options { host: host.to_owned(), port, ..publish::Options::default() })
+    let options = publish::Options { host, port, ..publish::Options::default() };
+    match options.faults().into_iter().next() {
+        Some((_, fault)) => Err(UsageError(format!("--broker: {fault}"))),
+        None => Ok(options),
+    }
 }
 
 /// The broker inside this program, on a thread of its own, until it is dropped.
@@ -232,6 +257,28 @@ impl Drop for EmbeddedBroker {
         self.stop.request();
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_named_by_host_and_perhaps_port() {
+        for (address, host, port) in [
+            ("plant", "plant", None),
+            ("plant:1884", "plant", Some(1884)),
+            ("::1", "::1", None),
+            ("[::1]", "::1", None),
+            ("[fd00::7]:1884", "fd00::7", Some(1884)),
+        ] {
+            let options = named_broker(address).unwrap();
+            assert_eq!((options.host.as_str(), options.port), (host, port), "{address}");
+        }
+        for wrong in ["h:abc", "h:70000", "", ":1883"] {
+            assert!(named_broker(wrong).unwrap_err().to_string().contains("--broker"), "{wrong}");
         }
     }
 }

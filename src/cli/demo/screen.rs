@@ -27,6 +27,8 @@ pub(super) struct Signposts<'a> {
     pub(super) page: SocketAddr,
     pub(super) engine: String,
     pub(super) model: String,
+    /// This program, as it was called.
+    pub(super) program: String,
 }
 
 impl Screen {
@@ -47,7 +49,7 @@ impl Screen {
              {look:>11}  http://{page}/\n\
              {watch:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/#' -v\n\
              {alarms:>11}  mosquitto_sub -h {host} -p {port} -t '{prefix}/+/alarm'\n\
-             {history:>11}  inspectord history --store {store}\n\
+             {history:>11}  {program} history --store {store}\n\
              {evidence:>11}  {store}/evidence/  (picture and heat map of every part that is not ok)\n\
              {stop:>11}  Ctrl-C, for the score\n",
             at.model,
@@ -65,6 +67,7 @@ impl Screen {
             evidence = "evidence",
             stop = "stop",
             prefix = at.prefix,
+            program = at.program,
             store = at.store.display(),
         ));
     }

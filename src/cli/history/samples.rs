@@ -10,9 +10,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::retrain::{Home, Kind};
+use crate::cli::common::SettingsArgs;
+use crate::retrain::{self, Home, Kind};
 use crate::store::{Query, Reader};
 use crate::verdict::Verdict;
+
+/// Where samples go by `settings`, of which `store` overrides where the record lies, and with it the place beside it.
+///
+/// # Errors
+/// The settings have faults.
+pub(super) fn options(mut settings: SettingsArgs, store: Option<&Path>) -> anyhow::Result<retrain::Options> {
+    if let Some(store) = store {
+        let path = std::path::absolute(store).with_context(|| format!("cannot find {}", store.display()))?;
+        settings.flags.push(format!("store.path={}", path.display()));
+    }
+    Ok(settings.load_retrain()?)
+}
 
 /// Drops the pictures of the verdicts `ids` in below `path`.
 ///
@@ -25,8 +38,9 @@ pub(super) fn drop_in(reader: &Reader, path: &Path, ids: &[String], kind: Kind) 
         let bytes = fs::read(&picture).with_context(|| format!("cannot read {}", picture.display()))?;
         let extension = picture.extension().unwrap_or_default().to_string_lossy();
         let home = Home::new(path, verdict.camera());
-        home.drop_in(kind, &format!("{}.{extension}", verdict.id), &bytes)?;
-        writeln!(io::stdout(), "{} of camera {} is a {} sample", verdict.id, verdict.camera(), kind.name())?;
+        let dropped = home.drop_in(kind, &format!("{}.{extension}", verdict.id), &bytes)?;
+        let (id, camera) = (verdict.id, verdict.camera());
+        writeln!(io::stdout(), "{id} of camera {camera} is a {} sample: {}", kind.name(), dropped.display())?;
     }
     Ok(())
 }
@@ -69,6 +83,24 @@ mod tests {
     use super::*;
     use crate::store::{Evidence, Options, RecordRequest, Store};
     use crate::verdict::tests::judgement;
+
+    #[test]
+    fn samples_go_where_settings_flags_and_the_store_that_was_named_say() {
+        let root = tempfile::tempdir().unwrap();
+        let config = root.path().join("inspectord.toml");
+        fs::write(&config, "[store]\npath = \"store\"\n").unwrap();
+        let goes = |flags: &[&str], store: Option<&Path>| {
+            let flags = flags.iter().map(ToString::to_string).collect();
+            options(SettingsArgs { config: config.clone(), flags }, store).unwrap().path
+        };
+        assert_eq!(goes(&[], None), root.path().join("retrain"));
+        assert_eq!(goes(&["store.path=/mnt/a/store"], None), Path::new("/mnt/a/retrain"));
+        assert_eq!(goes(&[], Some(Path::new("/mnt/b/store"))), Path::new("/mnt/b/retrain"));
+        assert_eq!(
+            goes(&["retrain.path=/srv/samples"], Some(Path::new("/mnt/b/store"))),
+            Path::new("/srv/samples")
+        );
+    }
 
     #[test]
     fn a_verdicts_picture_is_dropped_in_once_it_is_unmistakable() {

@@ -73,7 +73,8 @@ fn put_aside_and_rename(fresh: &Path, goal: &Path) -> Result<(), BundleError> {
     remove(&old)
 }
 
-fn check_replaceable(goal: &Path) -> Result<(), BundleError> {
+/// Whether a bundle could be put at `goal`, as far as what is there is concerned.
+pub(super) fn check_replaceable(goal: &Path) -> Result<(), BundleError> {
     let empty = || fs::read_dir(goal).is_ok_and(|mut entries| entries.next().is_none());
     if !goal.exists() || goal.join(MANIFEST_FILE).is_file() || empty() {
         return Ok(());
