@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
@@ -29,6 +29,8 @@ const MAX_OPEN: usize = 1024;
 const MAX_TRIGGER: usize = 96 << 10;
 /// How long accepting a trigger waits for room in the queue.
 const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+/// How often whoever waits for room in the queue shows that it lives, and looks whether it is to wait on.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// Called on the store thread when a record is durable, or never will be; must return at once.
 pub(super) type Reply = Box<dyn FnOnce(Result<Verdict, StoreError>) + Send>;
@@ -173,6 +175,17 @@ impl StoreHandle {
         request: RecordRequest,
         then: impl FnOnce(Result<Verdict, StoreError>) + Send + 'static,
     ) {
+        self.record_alive(request, || {}, then);
+    }
+
+    /// Like [`StoreHandle::record_then`]; calls `alive` again and again while the queue is full, for a watchdog that would
+    /// take who waits for the disk for one that hangs.
+    pub fn record_alive(
+        &self,
+        request: RecordRequest,
+        alive: impl Fn(),
+        then: impl FnOnce(Result<Verdict, StoreError>) + Send + 'static,
+    ) {
         if self.shared.is_closing() {
             return then(Err(StoreError::Closed));
         }
@@ -193,11 +206,35 @@ impl StoreHandle {
             drop(waiting);
         });
         let command = Command::Record { judgement: Box::new(judgement), evidence, ticket, reply };
-        if let Err(refused) = self.commands.send(command)
-            && let Command::Record { reply, .. } = refused.into_inner()
-        {
-            reply(Err(StoreError::Closed));
+        if let Err((Command::Record { reply, .. }, why)) = self.hand_over(command, alive) {
+            reply(Err(why));
         }
+    }
+
+    fn hand_over(&self, mut command: Command, alive: impl Fn()) -> Result<(), (Command, StoreError)> {
+        loop {
+            alive();
+            let left = self.shared.patience();
+            match self.commands.send_timeout(command, left.map_or(SLICE, |left| left.min(SLICE))) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Disconnected(refused)) => return Err((refused, StoreError::Closed)),
+                Err(SendTimeoutError::Timeout(refused)) if left.is_some_and(|left| left.is_zero()) => {
+                    return Err((refused, StoreError::Busy { waiting: self.commands.len() }));
+                }
+                Err(SendTimeoutError::Timeout(refused)) => command = refused,
+            }
+        }
+    }
+
+    /// From `moment` on nobody waits for room in the queue any more: what finds none gets [`StoreError::Busy`]. For a stop,
+    /// which a disk that takes nothing must not hold up for ever. The first such moment counts.
+    pub fn wait_until(&self, moment: Instant) {
+        self.shared.wait_until(moment);
+    }
+
+    /// How much longer whoever records may wait for the disk, once [`StoreHandle::wait_until`] has set an end to that.
+    pub fn patience(&self) -> Option<Duration> {
+        self.shared.patience()
     }
 
     /// At most `limit` (and 10,000) durable verdicts after position `after`, in order.

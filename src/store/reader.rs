@@ -242,7 +242,7 @@ impl Cursor {
                         return Ok(Some(found));
                     }
                 }
-                Step::Damage { from, to } => {
+                Step::Damage { from, to, .. } => {
                     warn!(segment = *number, from, to, "damage in the journal is passed over");
                 }
                 Step::Tail { .. } | Step::End => return Ok(None),

@@ -110,11 +110,16 @@ pub(super) struct Shared {
     evidence_lost: Counter,
     thinning: Mutex<Option<Failing>>,
     slow: Mutex<Option<Failing>>,
+    /// Since when the disk has been asked to take verdicts, and has not answered.
+    asked: Mutex<Option<(Instant, Timestamp)>>,
+    /// What [`Reserve::in_use`] said last: whoever asks must not wait for a disk that hangs.
+    pressed: Mutex<Option<(Timestamp, u64)>>,
     reserve: Mutex<Reserve>,
     write_failures: Counter,
     damaged: u64,
     trouble: Mutex<Option<Trouble>>,
     close_by: Mutex<Option<Instant>>,
+    wait_until: Mutex<Option<Instant>>,
     closing: Shutdown,
 }
 
@@ -148,11 +153,14 @@ impl Shared {
             evidence_lost: Counter::default(),
             thinning: Mutex::default(),
             slow: Mutex::default(),
+            asked: Mutex::default(),
+            pressed: Mutex::default(),
             reserve,
             write_failures: Counter::default(),
             damaged,
             trouble: Mutex::default(),
             close_by: Mutex::default(),
+            wait_until: Mutex::default(),
             closing: Shutdown::new(),
         }
     }
@@ -161,7 +169,7 @@ impl Shared {
         Health {
             failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
             thinning: lock(&self.thinning).clone(),
-            slow: lock(&self.slow).clone(),
+            slow: self.slow(),
             pressed: self.pressed(),
             waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
@@ -205,19 +213,46 @@ impl Shared {
 
     /// Makes room for verdicts on a full disk; `false` when there is none to be had.
     pub(super) fn use_reserve(&self) -> bool {
-        lock(&self.reserve).give_up()
+        let mut reserve = lock(&self.reserve);
+        let made_room = reserve.give_up();
+        *lock(&self.pressed) = reserve.in_use();
+        made_room
     }
 
     /// Keeps room for verdicts, where the disk has it.
     pub(super) fn refill_reserve(&self) {
         if let Ok(free) = free_bytes(&self.path) {
-            lock(&self.reserve).refill(free, self.min_free_bytes);
+            let mut reserve = lock(&self.reserve);
+            reserve.refill(free, self.min_free_bytes);
+            *lock(&self.pressed) = reserve.in_use();
         }
     }
 
     fn pressed(&self) -> Option<Failing> {
-        let (since, left) = lock(&self.reserve).in_use()?;
+        let (since, left) = (*lock(&self.pressed))?;
         Some(Failing { since, error: format!("{} MiB of [store] reserve_megabytes are left", left >> 20) })
+    }
+
+    /// The disk is asked to take verdicts, from now on until it answers.
+    pub(super) fn disk_is_asked(&self) -> Instant {
+        let now = Instant::now();
+        *lock(&self.asked) = Some((now, Timestamp::now()));
+        now
+    }
+
+    /// The disk has taken them or refused to.
+    pub(super) fn disk_has_answered(&self) {
+        *lock(&self.asked) = None;
+    }
+
+    /// Whether the disk was slow when last it answered, or lets wait for its answer.
+    fn slow(&self) -> Option<Failing> {
+        let known = lock(&self.slow).clone();
+        let asked = *lock(&self.asked);
+        known.or_else(|| {
+            let (_, since) = asked.filter(|(asked, _)| asked.elapsed() > SLOW)?;
+            Some(Failing { since, error: "it has not confirmed yet what was written".into() })
+        })
     }
 
     /// Verdicts were written, and that took so long.
@@ -286,6 +321,16 @@ impl Shared {
     /// Counts bytes of evidence that wait, or no longer do.
     pub(super) fn evidence_waits(&self, bytes: i64) {
         self.evidence_waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets the moment from which on nobody waits for room in the queue.
+    pub(super) fn wait_until(&self, moment: Instant) {
+        lock(&self.wait_until).get_or_insert(moment);
+    }
+
+    /// What is left until then, once it is set.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        lock(&self.wait_until).map(|moment| moment.saturating_duration_since(Instant::now()))
     }
 
     /// Sets how long the store may take to close.
