@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inspectord::frame::CameraId;
+use inspectord::frame::{CameraId, FileKey};
 use inspectord::store::{Evidence, Options, Position, Query, RecordRequest, Store, StoreHandle};
 use inspectord::verdict::{Decision, Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings};
 
@@ -155,7 +155,8 @@ fn questions(when: &str, handle: &StoreHandle) {
     timed(&format!("replay of 100 old ones, {when}"), || {
         handle.replay(&camera, (1000, 1099), 100).expect("it answers")
     });
-    timed(&format!("files judged, of which there are none, {when}"), || handle.sources(&camera));
+    let files = (0..100_000_u128).map(|n| FileKey(n.to_le_bytes())).collect();
+    timed(&format!("100,000 files, of which none is judged, {when}"), || handle.judged(&camera, &files));
 }
 
 fn is_indexed(handle: &StoreHandle) -> bool {

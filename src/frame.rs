@@ -3,6 +3,7 @@
 //! Pure data with its invariants; no decoding (`imaging`), no hardware (`camera`), no clocks.
 
 mod format;
+mod source;
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use format::{Mosaic, PixelFormat, Samples};
+pub use source::{FileKey, SourceRef};
 
 /// The longest side a picture may have, in pixels; larger ones are refused before memory is taken.
 pub const MAX_PICTURE_SIDE: u32 = 16_384;
@@ -238,18 +240,6 @@ impl fmt::Debug for Pixels {
             }
         }
     }
-}
-
-/// Where a frame came from when that can come again, such as a file that is still in its folder after a restart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceRef {
-    /// The file's name inside the camera's folder.
-    pub name: String,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// When it was last written, nanoseconds since 1970.
-    pub modified_ns: i64,
 }
 
 /// One exposure, as the camera delivered it.

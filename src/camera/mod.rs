@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::frame::{CameraId, Frame, Losses, SourceRef};
+use crate::frame::{CameraId, FileKey, Frame, Losses, SourceRef};
 
 pub use folder::may_be_a_picture;
 pub use listing::{CameraKind, CameraListing, Mode};
@@ -131,26 +131,30 @@ pub trait Camera: Send {
     }
 }
 
-/// Opens a line's camera; called at start and whenever the camera was lost. It is told which files were judged before.
-pub type OpenCamera = Box<dyn FnMut(HashSet<SourceRef>) -> Result<Box<dyn Camera>, CameraError> + Send>;
+/// Tells which of some files have a verdict, so that a program that was killed neither repeats one nor leaves one out. Asked
+/// about those that are there, since those that were ever judged may be millions.
+pub type Judged<'a> = dyn Fn(&HashSet<FileKey>) -> HashSet<FileKey> + Send + Sync + 'a;
+
+/// The [`Judged`] of those who judge nothing.
+pub fn none_judged(_: &HashSet<FileKey>) -> HashSet<FileKey> {
+    HashSet::new()
+}
+
+/// Opens a line's camera; called at start and whenever the camera was lost.
+pub type OpenCamera = Box<dyn FnMut(&Judged<'_>) -> Result<Box<dyn Camera>, CameraError> + Send>;
 
 /// What opens the camera `id` as its settings say, again and again.
 pub fn opener(id: CameraId, options: Options) -> OpenCamera {
-    Box::new(move |seen| open(&id, &options, seen))
+    Box::new(move |judged| open(&id, &options, judged))
 }
 
-/// Opens the camera `id` as its settings say. `seen` are the files that were judged before a restart; a folder skips
-/// them, so that a program that was killed neither repeats a file nor leaves one out.
+/// Opens the camera `id` as its settings say. A folder skips the files that are judged already.
 ///
 /// # Errors
 /// [`CameraError`], with the remedy.
-pub fn open(
-    id: &CameraId,
-    options: &Options,
-    seen: HashSet<SourceRef>,
-) -> Result<Box<dyn Camera>, CameraError> {
+pub fn open(id: &CameraId, options: &Options, judged: &Judged<'_>) -> Result<Box<dyn Camera>, CameraError> {
     match options {
-        Options::Folder(options) => Ok(Box::new(folder::FolderCamera::open(id, options, seen)?)),
+        Options::Folder(options) => Ok(Box::new(folder::FolderCamera::open(id, options, judged)?)),
         Options::Simulated(options) => Ok(Box::new(simulated::SimulatedCamera::open(options))),
         #[cfg(feature = "v4l2")]
         Options::V4l2(options) => Ok(Box::new(v4l2::V4l2Camera::open(id, options)?)),

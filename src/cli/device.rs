@@ -6,27 +6,19 @@ use tracing::{info, warn};
 
 use crate::detector::{cuda, options};
 
-/// What the draws of a device begin with: a training is the same each time.
-const SEED: u64 = 0;
-
 /// The device that `asked` means; `auto` is the first NVIDIA card where this build and machine have one.
 pub(super) fn open(asked: options::Device) -> anyhow::Result<Device> {
     let device = find(asked)?;
     if device.is_cuda() {
-        prepare(&device).context("the card cannot be prepared")?;
+        // Products in TF32, whose ten bits of fraction do for training.
+        candle_core::cuda::set_gemm_reduced_precision_f32(true);
+        #[cfg(feature = "cuda")]
+        keep_memory(device.as_cuda_device()?).context("the card cannot be prepared")?;
     }
     Ok(device)
 }
 
-/// Products in TF32, whose ten bits of fraction do for training; memory is kept rather than given back at each wait.
-fn prepare(device: &Device) -> anyhow::Result<()> {
-    candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    device.set_seed(SEED)?;
-    #[cfg(feature = "cuda")]
-    keep_memory(device.as_cuda_device()?)?;
-    Ok(())
-}
-
+/// Memory is kept rather than given back at each wait.
 #[cfg(feature = "cuda")]
 fn keep_memory(device: &candle_core::CudaDevice) -> anyhow::Result<()> {
     use candle_core::cuda_backend::cudarc::driver::{result, sys};

@@ -3,7 +3,6 @@
 //! Out: a PNG of the upright picture with region and mask drawn, and what was measured on it. Changes nothing; beside a
 //! running daemon it finds a live camera in use.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -89,7 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn one_frame(camera: &Camera) -> anyhow::Result<Box<Frame>> {
-    let mut opened = camera::open(&camera.name, &camera.source, HashSet::new())?;
+    let mut opened = camera::open(&camera.name, &camera.source, &camera::none_judged)?;
     opened.expose()?;
     let give_up = Instant::now() + PATIENCE;
     while Instant::now() < give_up {

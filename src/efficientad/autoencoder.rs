@@ -58,7 +58,7 @@ impl Autoencoder {
     }
 
     /// Its guess for `x [b, 3, H, W]`: `[b, C, H/4−8, W/4−8]`. With `dropout`, a fifth of the decoder's activations
-    /// is silenced as the generator says, which is for training only.
+    /// is silenced as the generator says, or on a card as the device's own does; that is for training only.
     pub fn forward(&self, x: &Tensor, mut dropout: Option<&mut dyn RngCore>) -> Result<Tensor> {
         let mut x = Features::new(x)?;
         for conv in &self.encoder {

@@ -16,9 +16,9 @@ use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Outlet, Part};
 use super::timer::Timer;
 use crate::backoff::Backoff;
-use crate::camera::{Camera, CameraError, Next, OpenCamera};
+use crate::camera::{Camera, CameraError, Judged, Next, OpenCamera};
 use crate::clock::{self, SystemClock};
-use crate::frame::{CameraId, Losses, SourceRef};
+use crate::frame::{CameraId, FileKey, Losses, SourceRef};
 use crate::health::{LineHealth, Stage};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -39,8 +39,8 @@ pub(crate) struct Capture {
     pub(crate) camera: CameraId,
     pub(crate) mode: CaptureMode,
     pub(crate) views: Views,
-    /// Files that have a verdict on disk, asked for whenever the camera is opened.
-    pub(crate) judged: Box<dyn Fn() -> HashSet<SourceRef> + Send>,
+    /// Which files have a verdict on disk, asked whenever the camera is opened.
+    pub(crate) judged: Box<Judged<'static>>,
     pub(crate) triggers: Receiver<Part>,
     pub(crate) ready: Sender<Part>,
     pub(crate) outlet: Outlet,
@@ -99,12 +99,16 @@ impl Capture {
     }
 
     fn run_once(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
-        let mut seen = (self.judged)();
-        seen.extend(past.recent.0.iter().cloned());
+        let recent = &past.recent;
+        let judged = |there: &HashSet<FileKey>| {
+            let mut judged = (self.judged)(there);
+            judged.extend(recent.0.iter().filter(|file| there.contains(file)));
+            judged
+        };
         let mut camera = if past.failed {
-            self.beside(|| open(seen), past.timer.as_mut()).flatten()?
+            self.beside(|| open(&judged), past.timer.as_mut()).flatten()?
         } else {
-            open(seen)?
+            open(&judged)?
         };
         let ended = self.capture_with(camera.as_mut(), past);
         past.lost = ended.is_err().then_some(camera);
@@ -331,7 +335,7 @@ enum Taken {
 
 /// The files that were delivered last.
 #[derive(Default)]
-pub(super) struct Recent(VecDeque<SourceRef>);
+pub(super) struct Recent(VecDeque<FileKey>);
 
 impl Recent {
     pub(super) fn remember(&mut self, source: Option<&SourceRef>) {
@@ -339,7 +343,7 @@ impl Recent {
             if self.0.len() == RECENT_SOURCES {
                 self.0.pop_front();
             }
-            self.0.push_back(source.clone());
+            self.0.push_back(source.key());
         }
     }
 }

@@ -231,7 +231,7 @@ impl Pipeline {
             views,
             judged: {
                 let (store, camera) = (self.store.clone(), camera.clone());
-                Box::new(move || store.sources(&camera))
+                Box::new(move |there| store.judged(&camera, there))
             },
             triggers,
             ready: to_prepare,

@@ -4,7 +4,6 @@
 //! Out: the set; or `samples/refused/NAME` with `NAME.why.txt` beside it. A file is deleted only once its content is
 //! durable elsewhere: a crash or a full disk leaves it where it is, to be met again. Owned by one thread.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,7 +104,9 @@ impl Intake {
                     ..FolderOptions::default()
                 };
                 let options = camera::Options::Folder(options);
-                watch.insert(camera::open(self.home.camera(), &options, HashSet::new()).map_err(&failed)?)
+                watch.insert(
+                    camera::open(self.home.camera(), &options, &camera::none_judged).map_err(&failed)?,
+                )
             }
         };
         match open.next(wait) {

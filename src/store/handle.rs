@@ -20,7 +20,7 @@ use super::shared::{Health, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
 use crate::delivery::{Deliveries, Delivery};
-use crate::frame::{CameraId, SourceRef};
+use crate::frame::{CameraId, FileKey};
 use crate::verdict::{Judgement, Trigger, Verdict};
 
 /// The most triggers that may be accepted and without a verdict.
@@ -300,10 +300,11 @@ impl StoreHandle {
         self.shared.history(query)
     }
 
-    /// The files that `camera` has judged already, the newest [`MAX_SOURCES`](super::MAX_SOURCES) at least, whether or
-    /// not their verdicts are still kept. What cannot be read is logged and left out, so that such a file is judged again rather than never.
-    pub fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
-        self.shared.sources(camera)
+    /// Those of `files` that `camera` has judged already, whether or not their verdicts are still kept: all that the journal
+    /// holds, and the newest four million of those it held. What cannot be read is logged and left out, so that such a file is
+    /// judged again rather than never.
+    pub fn judged(&self, camera: &CameraId, files: &HashSet<FileKey>) -> HashSet<FileKey> {
+        self.shared.judged(camera, files)
     }
 
     /// The folder of a verdict's evidence, if it is still there.

@@ -12,13 +12,11 @@ use jiff::Timestamp;
 use super::evidence::evidence_folder;
 use super::reader::{Found, Journal, Segment};
 use super::{JOURNAL_FOLDER, Position, StoreError};
-use crate::frame::{CameraId, SourceRef};
+use crate::frame::{CameraId, FileKey};
 use crate::verdict::{Decision, Verdict};
 
 /// The most verdicts that one query gives.
 pub const MAX_LIMIT: usize = 1_000_000;
-/// The most judged files that are remembered for a camera, the newest.
-pub const MAX_SOURCES: usize = 100_000;
 
 /// Which verdicts are wanted.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,12 +141,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds the files that `camera` has judged after `after`, newest segments first, until there are [`MAX_SOURCES`].
-    pub(super) fn sources(
+    /// Takes out of `unknown` what `camera` has judged after `after`, newest segments first, until nothing is left.
+    pub(super) fn take_judged(
         &self,
         camera: &CameraId,
         after: Position,
-        sources: &mut HashSet<SourceRef>,
+        unknown: &mut HashSet<FileKey>,
     ) -> Result<(), StoreError> {
         let segments = self.segments()?;
         for (at, segment) in segments.iter().enumerate().rev() {
@@ -158,12 +156,14 @@ impl Journal {
                 match cursor.next()? {
                     Some(found) if found.position < end => {
                         let judgement = found.verdict.judgement;
-                        sources.extend(judgement.source.filter(|_| judgement.camera == *camera));
+                        if let Some(file) = judgement.source.filter(|_| judgement.camera == *camera) {
+                            unknown.remove(&file.key());
+                        }
                     }
                     _ => break,
                 }
             }
-            if sources.len() >= MAX_SOURCES || segment.header.first.0 <= after.0 + 1 {
+            if unknown.is_empty() || segment.header.first.0 <= after.0 + 1 {
                 break;
             }
         }

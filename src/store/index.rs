@@ -5,7 +5,7 @@
 //! by the index thread (`indexer`), asked on its callers' threads.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -15,13 +15,13 @@ use sled::{Batch, Db, IVec, Tree};
 use uuid::Uuid;
 
 use super::Position;
-use super::history::{MAX_SOURCES, Query};
+use super::history::Query;
 use super::reader::{Found, Location};
-use crate::frame::{CameraId, SourceRef};
+use crate::frame::{CameraId, FileKey};
 use crate::verdict::Decision;
 
 /// The index's own format; another is rebuilt.
-const FORMAT: &[u8] = b"1";
+const FORMAT: &[u8] = b"2";
 /// How long sled may keep entries in memory only; after a crash that much is indexed again.
 const FLUSH_MS: u64 = 1000;
 /// Entries of deleted segments that one call removes.
@@ -51,8 +51,10 @@ pub(super) struct Index {
     by_camera: Tree,
     /// `camera 0 captured_at position` → [`Entry`].
     by_time: Tree,
-    /// `camera 0 position` → a [`SourceRef`] as JSON.
-    sources: Tree,
+    /// `camera 0 file` → the position of its verdict; a file is 16 bytes.
+    files: Tree,
+    /// `camera 0 position` → the file that was judged there.
+    judged: Tree,
 }
 
 /// What is known of a verdict without reading it.
@@ -127,7 +129,8 @@ impl Index {
                 meta: tree("meta")?,
                 by_camera: tree("by_camera")?,
                 by_time: tree("by_time")?,
-                sources: tree("sources")?,
+                files: tree("files")?,
+                judged: tree("judged")?,
                 db: db.clone(),
             };
             index.identify(store, tip)?;
@@ -161,8 +164,7 @@ impl Index {
     /// Adds verdicts, in order of position.
     pub(super) fn add(&self, verdicts: &[Found]) -> Result<(), Fault> {
         let Some(last) = verdicts.last() else { return Ok(()) };
-        let (mut by_camera, mut by_time, mut sources) =
-            (Batch::default(), Batch::default(), Batch::default());
+        let [mut by_camera, mut by_time, mut files, mut judged] = <[Batch; 4]>::default();
         for found in verdicts {
             let entry = Entry::of(found);
             let value = entry.encode();
@@ -170,14 +172,16 @@ impl Index {
             let time = [&time_key(entry.captured_at)[..], &entry.position.0.to_be_bytes()].concat();
             by_time.insert([entry.camera.as_bytes(), &[0], &time].concat(), value);
             if let Some(source) = &found.verdict.judgement.source {
-                let json = serde_json::to_vec(source).map_err(|e| e.to_string())?;
-                sources.insert(camera_key(&entry.camera, entry.position.0), json);
+                let file = source.key();
+                files.insert(file_key(&entry.camera, &file.0), &entry.position.0.to_be_bytes());
+                judged.insert(camera_key(&entry.camera, entry.position.0), &file.0);
             }
         }
         guarded(|| {
             self.by_camera.apply_batch(by_camera).map_err(fault)?;
             self.by_time.apply_batch(by_time).map_err(fault)?;
-            self.sources.apply_batch(sources).map_err(fault)?;
+            self.files.apply_batch(files).map_err(fault)?;
+            self.judged.apply_batch(judged).map_err(fault)?;
             // Last, so that after a crash what is half indexed is indexed again.
             self.meta.insert("upto", &last.position.0.to_be_bytes()).map_err(fault)?;
             Ok(())
@@ -241,11 +245,20 @@ impl Index {
         })
     }
 
-    /// The newest files that `camera` has judged, among those indexed.
-    pub(super) fn sources(&self, camera: &CameraId) -> Result<Vec<SourceRef>, Fault> {
+    /// Those of `files` that `camera` has judged, among those indexed.
+    pub(super) fn judged(
+        &self,
+        camera: &CameraId,
+        files: &HashSet<FileKey>,
+    ) -> Result<HashSet<FileKey>, Fault> {
         guarded(|| {
-            let newest = by_prefix(&self.sources, camera).rev().take(MAX_SOURCES);
-            newest.map(|s| serde_json::from_slice(&s.map_err(fault)?.1).map_err(|e| e.to_string())).collect()
+            let mut judged = HashSet::new();
+            for file in files {
+                if self.files.contains_key(file_key(camera.as_str(), &file.0)).map_err(fault)? {
+                    judged.insert(*file);
+                }
+            }
+            Ok(judged)
         })
     }
 
@@ -261,8 +274,7 @@ impl Index {
             for (camera, last) in before {
                 let gone = camera_key(camera.as_str(), 0)..=camera_key(camera.as_str(), *last);
                 more |= remove(&self.by_camera, self.by_camera.range(gone))?;
-                let gone = camera_key(camera.as_str(), 0)..camera_key(camera.as_str(), first.0);
-                more |= remove(&self.sources, self.sources.range(gone))?;
+                more |= self.forget_files(camera, first)?;
                 let oldest = by_prefix(&self.by_time, camera).take(PRUNE).filter(|entry| match entry {
                     Ok((_, value)) => {
                         Entry::decode(value).is_ok_and(|entry| entry.location.segment < segment)
@@ -273,6 +285,22 @@ impl Index {
             }
             Ok(more)
         })
+    }
+
+    /// Removes some files that `camera` judged before `first`; tells whether there may be more.
+    fn forget_files(&self, camera: &CameraId, first: Position) -> Result<bool, Fault> {
+        let gone = camera_key(camera.as_str(), 0)..camera_key(camera.as_str(), first.0);
+        let mut files = Batch::default();
+        for entry in self.judged.range(gone.clone()).take(PRUNE) {
+            let file = file_key(camera.as_str(), &entry.map_err(fault)?.1);
+            let position = self.files.get(&file).map_err(fault)?;
+            // One that was judged again since stays.
+            if position.is_some_and(|position| be64(&position) < first.0) {
+                files.remove(file);
+            }
+        }
+        self.files.apply_batch(files).map_err(fault)?;
+        remove(&self.judged, self.judged.range(gone))
     }
 
     /// Bytes that it takes on disk.
@@ -322,7 +350,11 @@ fn by_prefix(tree: &Tree, camera: &CameraId) -> sled::Iter {
 }
 
 fn camera_key(camera: &str, number: u64) -> Vec<u8> {
-    [camera.as_bytes(), &[0], &number.to_be_bytes()].concat()
+    file_key(camera, &number.to_be_bytes())
+}
+
+fn file_key(camera: &str, file: &[u8]) -> Vec<u8> {
+    [camera.as_bytes(), &[0], file].concat()
 }
 
 /// A moment as bytes that sort as moments do.

@@ -47,7 +47,8 @@ fn assert_right(folder: &Path, verdicts: &[crate::verdict::Verdict]) -> IndexHea
         assert_eq!(handle.history(&query).unwrap(), of_top[..3]);
         let replayed = handle.replay(&top, (2, 1000), 1000).unwrap();
         assert!(replayed.iter().eq(of_top.iter().rev().skip(1)));
-        assert_eq!(handle.sources(&top).len(), of_top.len());
+        let files = of_top.iter().map(|v| v.judgement.source.as_ref().unwrap().key()).collect();
+        assert_eq!(handle.judged(&top, &files), files);
         until_indexed(&handle);
     }
     let health = handle.health().index;

@@ -56,7 +56,7 @@ mod tests;
 pub use error::StoreError;
 pub use evidence::{Evidence, evidence_folder};
 pub use handle::{Arrival, Pending, RecordRequest, StoreHandle};
-pub use history::{MAX_LIMIT, MAX_SOURCES, Query, Reader};
+pub use history::{MAX_LIMIT, Query, Reader};
 pub use indexer::IndexHealth;
 pub use open::{Store, StoreThread};
 pub use options::Options;

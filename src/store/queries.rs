@@ -12,7 +12,7 @@ use super::judged;
 use super::reader::Found;
 use super::shared::Shared;
 use super::{Position, StoreError};
-use crate::frame::{CameraId, SourceRef};
+use crate::frame::{CameraId, FileKey};
 use crate::telemetry::chain;
 use crate::verdict::Verdict;
 
@@ -75,24 +75,22 @@ impl Shared {
         Ok(verdicts)
     }
 
-    /// The files that `camera` has judged.
-    pub(super) fn sources(&self, camera: &CameraId) -> HashSet<SourceRef> {
-        let mut sources = HashSet::new();
+    /// Those of `files` that `camera` has judged.
+    pub(super) fn judged(&self, camera: &CameraId, files: &HashSet<FileKey>) -> HashSet<FileKey> {
+        let mut unknown = files.clone();
         let mut after = Position::START;
-        if let Some((indexed, upto)) = self.index.ask(|index| index.sources(camera)) {
-            sources.extend(indexed);
+        if let Some((indexed, upto)) = self.index.ask(|index| index.judged(camera, files)) {
+            unknown.retain(|file| !indexed.contains(file));
             after = upto;
         }
-        match judged::recall(&self.path, camera) {
-            Ok(remembered) => sources.extend(remembered),
-            Err(error) => {
-                error!(%camera, error = %chain(&error), "old judged files cannot be told; some may be judged again");
-            }
+        // After the index, which forgets a file only when it stands in this list.
+        if let Err(error) = judged::take_remembered(&self.path, camera, &mut unknown) {
+            error!(%camera, error = %chain(&error), "old judged files cannot be told; some may be judged again");
         }
-        if let Err(error) = self.reader.sources(camera, after, &mut sources) {
+        if let Err(error) = self.reader.take_judged(camera, after, &mut unknown) {
             error!(%camera, error = %chain(&error), "the files judged so far cannot be told; some may be judged again");
         }
-        sources
+        files - &unknown
     }
 
     /// The verdicts where the index says they are, without those that were deleted meanwhile; `None` if it is wrong.

@@ -24,7 +24,7 @@ use super::reader::{Journal, Segment};
 use super::segment::{self, sync_folder};
 use super::shared::{Shared, free_bytes};
 use super::{JOURNAL_FOLDER, Options, Position, StoreError};
-use crate::frame::{CameraId, SourceRef};
+use crate::frame::{CameraId, FileKey};
 use crate::telemetry::{Counter, chain};
 
 /// A file of this name in an evidence folder keeps it for ever.
@@ -41,7 +41,7 @@ const NEWCOMER: SignedDuration = SignedDuration::from_mins(10);
 const REMEMBERED_AHEAD: u64 = 4 << 20;
 
 /// Judged files by camera.
-type Files = BTreeMap<CameraId, Vec<SourceRef>>;
+type Files = BTreeMap<CameraId, Vec<FileKey>>;
 
 /// What retention has done and knows.
 #[derive(Debug, Default)]
@@ -228,7 +228,7 @@ impl Retention {
                 Some(found) if found.position < next.header.first => {
                     let judgement = found.verdict.judgement;
                     if let Some(source) = judgement.source {
-                        files.entry(judgement.camera).or_default().push(source);
+                        files.entry(judgement.camera).or_default().push(source.key());
                     }
                 }
                 _ => break,

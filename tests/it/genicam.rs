@@ -1,6 +1,5 @@
 //! GigE Vision: what the camera room makes of a camera that is really there, and of one that is dying.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use inspectord::camera::{self, Camera, CameraError, Exposure, GenicamOptions, Next, Options, WhiteBalance};
@@ -29,7 +28,7 @@ fn options(camera: &Gige) -> GenicamOptions {
 }
 
 fn open(options: GenicamOptions) -> Result<Box<dyn Camera>, CameraError> {
-    camera::open(&"top".parse().unwrap(), &Options::Genicam(options), HashSet::new())
+    camera::open(&"top".parse().unwrap(), &Options::Genicam(options), &camera::none_judged)
 }
 
 /// Opens it once it answers: a camera that was started or plugged in a moment ago may not yet.

@@ -3,16 +3,16 @@
 //! In: a folder. Out: an [`Entry`] for each file that has a picture's extension and no temporary file's name. Whether
 //! its content is a picture shows later.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, UNIX_EPOCH};
 
 use tracing::info;
 
-use crate::camera::CameraError;
-use crate::frame::{CameraId, SourceRef};
+use crate::camera::{CameraError, Judged};
+use crate::frame::{CameraId, FileKey, SourceRef};
 
 const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "jpe", "bmp", "dib", "tif", "tiff"];
 /// What programs put before the extension, or at its place, while they still write.
@@ -37,19 +37,18 @@ pub(super) struct Folder {
     camera: CameraId,
     path: PathBuf,
     said_what_is_ignored: bool,
-    hash: [RandomState; 2],
 }
 
 impl Folder {
     pub(super) fn new(camera: &CameraId, path: &Path) -> Self {
-        let hash = [RandomState::new(), RandomState::new()];
-        Self { camera: camera.clone(), path: path.to_owned(), said_what_is_ignored: false, hash }
+        Self { camera: camera.clone(), path: path.to_owned(), said_what_is_ignored: false }
     }
 
-    /// Stands for a file in 16 bytes.
-    pub(super) fn key(&self, origin: &SourceRef) -> u128 {
-        let [a, b] = self.hash.each_ref().map(|h| h.hash_one(origin));
-        u128::from(a) << 64 | u128::from(b)
+    /// Those of the files that are there now which are judged already.
+    pub(super) fn judged(&mut self, judged: &Judged<'_>) -> Result<HashSet<FileKey>, CameraError> {
+        let mut there = HashSet::new();
+        self.look(|_| true, |entry| there.extend([entry.origin.key()]))?;
+        Ok(judged(&there))
     }
 
     /// Calls `found` for each file that may be a picture, in no order. `wanted` sees the name before the file is asked
@@ -57,7 +56,7 @@ impl Folder {
     pub(super) fn look(
         &mut self,
         wanted: impl Fn(&OsStr) -> bool,
-        mut found: impl FnMut(&Self, Entry),
+        mut found: impl FnMut(Entry),
     ) -> Result<(), CameraError> {
         let failed = |path: &Path, source| CameraError::File { path: path.to_owned(), source };
         for item in std::fs::read_dir(&self.path).map_err(|e| failed(&self.path, e))? {
@@ -80,7 +79,7 @@ impl Folder {
                 let name = file.to_string_lossy().into_owned();
                 let modified_ns = modified_ns(&metadata);
                 let origin = SourceRef { name, bytes: metadata.len(), modified_ns };
-                found(self, Entry { file, origin, noticed: None, attempts: 0 });
+                found(Entry { file, origin, noticed: None, attempts: 0 });
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! A folder as a camera: watched for files that other programs drop in, or played as a recording.
 //!
 //! In: files with a picture's extension. Out: frames with their bytes as they are; what does not decode gets its verdict
-//! later, like any frame. Each file is delivered once: files judged before a restart are handed in and skipped, files
-//! delivered since are remembered, and a file that is written anew under its old name counts as another.
+//! later, like any frame. Each file is delivered once: files that were there at the start are asked after and skipped
+//! where they are judged already, files delivered since are remembered, and a file that is written anew under its old name counts as another.
 //! Owned by one capture thread. Not here: decoding (`imaging`); deleting or moving files, which is nobody's business here.
 //!
 //! A folder that cannot be read for a while, such as a share that went away, is an error at each look and needs no
@@ -12,7 +12,6 @@ mod entry;
 mod replay;
 mod watch;
 
-use std::collections::HashSet;
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::pace::Pace;
-use super::{Camera, CameraError, FolderMode, FolderOptions, Next};
+use super::{Camera, CameraError, FolderMode, FolderOptions, Judged, Next};
 use crate::frame::{CameraId, Frame, MAX_ENCODED_BYTES, Pixels, SourceRef};
 use crate::imaging::looks_complete;
 use entry::Entry;
@@ -62,7 +61,7 @@ impl FolderCamera {
     pub(super) fn open(
         id: &CameraId,
         options: &FolderOptions,
-        seen: HashSet<SourceRef>,
+        judged: &Judged<'_>,
     ) -> Result<Self, CameraError> {
         let path = &options.path;
         std::fs::read_dir(path).map_err(|e| match e.kind() {
@@ -83,8 +82,8 @@ impl FolderCamera {
             },
         })?;
         let files = match options.mode {
-            FolderMode::Watch => Files::Watch(Watch::new(id, options, &seen)),
-            FolderMode::Replay => Files::Replay(Replay::new(id, options, seen)),
+            FolderMode::Watch => Files::Watch(Watch::new(id, options, judged)?),
+            FolderMode::Replay => Files::Replay(Replay::new(id, options, judged)?),
         };
         Ok(Self {
             id: id.clone(),

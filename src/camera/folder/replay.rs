@@ -1,7 +1,7 @@
 //! Playing the files of a folder by name.
 //!
 //! In: the folder. Out: its files in the order of their names, once or without end. Memory: the next [`BATCH`] names,
-//! and the files that were judged before.
+//! and 16 bytes for each file that was judged before.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use tracing::warn;
 
 use super::entry::{Entry, Folder};
-use crate::camera::{CameraError, FolderOptions};
-use crate::frame::{CameraId, SourceRef};
+use crate::camera::{CameraError, FolderOptions, Judged};
+use crate::frame::{CameraId, FileKey};
 
 /// The most names that are read ahead.
 const BATCH: usize = 4096;
@@ -19,7 +19,7 @@ pub(super) struct Replay {
     camera: CameraId,
     folder: Folder,
     repeat: bool,
-    seen: HashSet<SourceRef>,
+    judged: HashSet<FileKey>,
     batch: VecDeque<Entry>,
     /// The last name of the last batch.
     after: Option<OsString>,
@@ -28,24 +28,30 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(camera: &CameraId, options: &FolderOptions, seen: HashSet<SourceRef>) -> Self {
-        Self {
+    pub(super) fn new(
+        camera: &CameraId,
+        options: &FolderOptions,
+        judged: &Judged<'_>,
+    ) -> Result<Self, CameraError> {
+        let mut folder = Folder::new(camera, &options.path);
+        // What is played again and again was judged before in any case.
+        let judged = if options.repeat { HashSet::new() } else { folder.judged(judged)? };
+        Ok(Self {
             camera: camera.clone(),
-            folder: Folder::new(camera, &options.path),
+            folder,
             repeat: options.repeat,
-            // What is played again and again was judged before in any case.
-            seen: if options.repeat { HashSet::new() } else { seen },
+            judged,
             batch: VecDeque::new(),
             after: None,
             found: false,
-        }
+        })
     }
 
     /// The next file, or none when all were played.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, CameraError> {
         loop {
             while let Some(entry) = self.batch.pop_front() {
-                if !self.seen.contains(&entry.origin) {
+                if !self.judged.contains(&entry.origin.key()) {
                     return Ok(Some(entry));
                 }
             }
@@ -69,7 +75,7 @@ impl Replay {
         let after = self.after.as_deref();
         self.folder.look(
             |file| after.is_none_or(|after| file > after),
-            |_, entry| {
+            |entry| {
                 first.insert(entry.file.clone(), entry);
                 if first.len() > BATCH {
                     first.pop_last();

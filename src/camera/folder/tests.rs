@@ -1,8 +1,10 @@
 //! The folder camera, over real folders.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::*;
+use crate::camera::none_judged;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -18,10 +20,11 @@ fn drop_in(folder: &Path, name: &str, modified_s: u64) {
     std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
 }
 
-fn camera(folder: &Path, mode: FolderMode, seen: HashSet<SourceRef>) -> FolderCamera {
+fn camera(folder: &Path, mode: FolderMode, seen: &[Frame]) -> FolderCamera {
     let options =
         FolderOptions { path: folder.to_owned(), mode, look_every_ms: 10, ..FolderOptions::default() };
-    FolderCamera::open(&"top".parse().unwrap(), &options, seen).unwrap()
+    let seen: HashSet<_> = seen.iter().filter_map(|frame| Some(frame.source.as_ref()?.key())).collect();
+    FolderCamera::open(&"top".parse().unwrap(), &options, &|there| &seen & there).unwrap()
 }
 
 /// Asks until a frame comes or the camera says that none will.
@@ -54,13 +57,12 @@ fn a_replay_goes_by_name_and_ends() {
     }
     std::fs::write(folder.path().join("notes.txt"), "no picture").unwrap();
     std::fs::create_dir(folder.path().join("d.png")).unwrap();
-    let mut played = camera(folder.path(), FolderMode::Replay, HashSet::new());
+    let mut played = camera(folder.path(), FolderMode::Replay, &[]);
     let frames: Vec<_> = std::iter::from_fn(|| next(&mut played)).collect();
     assert_eq!(frames.iter().map(name).collect::<Vec<_>>(), ["a.jpg", "b.jpg", "c.png"]);
     assert!(matches!(played.next(Duration::ZERO).unwrap(), Next::End));
 
-    let seen = frames.iter().take(2).filter_map(|f| f.source.clone()).collect();
-    let mut resumed = camera(folder.path(), FolderMode::Replay, seen);
+    let mut resumed = camera(folder.path(), FolderMode::Replay, &frames[..2]);
     assert_eq!(name(&next(&mut resumed).unwrap()), "c.png");
     assert!(next(&mut resumed).is_none());
 }
@@ -77,7 +79,7 @@ fn a_replay_without_end_begins_anew_and_settles_nothing() {
         repeat: true,
         ..FolderOptions::default()
     };
-    let mut camera = FolderCamera::open(&"top".parse().unwrap(), &options, HashSet::new()).unwrap();
+    let mut camera = FolderCamera::open(&"top".parse().unwrap(), &options, &none_judged).unwrap();
     let frames: Vec<_> = (0..5).map(|_| next(&mut camera).unwrap()).collect();
     assert!(frames.iter().all(|f| f.source.is_none()));
     std::fs::remove_file(folder.path().join("a.jpg")).unwrap();
@@ -91,7 +93,7 @@ fn watched_files_come_once_oldest_first() {
     drop_in(folder.path(), "z.jpg", 1_000);
     drop_in(folder.path(), "b.jpg", 2_000);
     drop_in(folder.path(), "a.jpg", 2_000);
-    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
     let first: Vec<_> = (0..3).map(|_| next(&mut camera).unwrap()).collect();
     assert_eq!(first.iter().map(name).collect::<Vec<_>>(), ["z.jpg", "a.jpg", "b.jpg"]);
     assert!(is_quiet(&mut camera, 5));
@@ -108,9 +110,9 @@ fn files_judged_before_a_restart_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     drop_in(folder.path(), "a.jpg", 1_000);
     drop_in(folder.path(), "b.jpg", 2_000);
-    let mut before = camera(folder.path(), FolderMode::Watch, HashSet::new());
-    let seen = HashSet::from([next(&mut before).unwrap().source.unwrap()]);
-    let mut after = camera(folder.path(), FolderMode::Watch, seen);
+    let mut before = camera(folder.path(), FolderMode::Watch, &[]);
+    let seen = next(&mut before).unwrap();
+    let mut after = camera(folder.path(), FolderMode::Watch, &[seen]);
     assert_eq!(name(&next(&mut after).unwrap()), "b.jpg");
     assert!(is_quiet(&mut after, 5));
 }
@@ -121,7 +123,7 @@ fn a_file_that_still_grows_is_left_alone() {
     let path = folder.path().join("slow.jpg");
     let whole = picture("first half, second half");
     std::fs::write(&path, &whole[..10]).unwrap();
-    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
     camera.doubt = PATIENCE * 1000;
     assert!(is_quiet(&mut camera, 10), "stable but unfinished");
     std::fs::write(&path, &whole).unwrap();
@@ -133,7 +135,7 @@ fn a_file_that_still_grows_is_left_alone() {
 fn a_file_that_never_becomes_whole_is_delivered_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("text.png"), "hello").unwrap();
-    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
     camera.doubt = Duration::from_millis(50);
     assert_eq!(name(&next(&mut camera).unwrap()), "text.png");
     assert!(is_quiet(&mut camera, 5));
@@ -144,7 +146,7 @@ fn a_file_too_large_for_a_picture_gets_its_verdict_unread() {
     let folder = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(folder.path().join("huge.png")).unwrap();
     file.set_len(MAX_ENCODED_BYTES + 1).unwrap();
-    let mut camera = camera(folder.path(), FolderMode::Watch, HashSet::new());
+    let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
     let began = Instant::now();
     let error = loop {
         match camera.next(Duration::from_millis(50)) {
@@ -163,7 +165,7 @@ fn a_folder_that_goes_away_for_a_while_is_no_reason_to_forget() {
     let (folder, elsewhere) = (parent.path().join("in"), parent.path().join("away"));
     std::fs::create_dir(&folder).unwrap();
     drop_in(&folder, "a.jpg", 1_000);
-    let mut camera = camera(&folder, FolderMode::Watch, HashSet::new());
+    let mut camera = camera(&folder, FolderMode::Watch, &[]);
     assert_eq!(name(&next(&mut camera).unwrap()), "a.jpg");
     std::fs::rename(&folder, &elsewhere).unwrap();
     let began = Instant::now();
@@ -187,7 +189,7 @@ fn what_cannot_be_watched_is_said_with_its_remedy() {
     std::fs::write(&file, "").unwrap();
     for (path, said) in [(parent.path().join("none"), "create it"), (file, "not a folder")] {
         let options = FolderOptions { path, ..FolderOptions::default() };
-        let opened = FolderCamera::open(&"top".parse().unwrap(), &options, HashSet::new());
+        let opened = FolderCamera::open(&"top".parse().unwrap(), &options, &none_judged);
         let error = opened.err().unwrap().to_string();
         assert!(error.contains(said) && error.contains("top"), "{error}");
     }

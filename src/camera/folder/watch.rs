@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Folder};
-use crate::camera::{CameraError, FolderOptions};
-use crate::frame::{CameraId, SourceRef};
+use crate::camera::{CameraError, FolderOptions, Judged};
+use crate::frame::{CameraId, FileKey};
 
 /// The most waiting files that are known by name at a time.
 const BATCH: usize = 4096;
@@ -22,25 +22,29 @@ pub(super) struct Watch {
     pause: Duration,
     next_look: Instant,
     /// Delivered and still there, as of the last look.
-    done: HashSet<u128>,
+    done: HashSet<FileKey>,
     /// Found by the last look and not delivered: since when, and how often they could not be taken.
-    waiting: HashMap<u128, (Instant, u32)>,
+    waiting: HashMap<FileKey, (Instant, u32)>,
     /// Found alike by two looks.
     ready: VecDeque<Entry>,
 }
 
 impl Watch {
-    pub(super) fn new(camera: &CameraId, options: &FolderOptions, seen: &HashSet<SourceRef>) -> Self {
-        let folder = Folder::new(camera, &options.path);
-        let done = seen.iter().map(|origin| folder.key(origin)).collect();
-        Self {
+    pub(super) fn new(
+        camera: &CameraId,
+        options: &FolderOptions,
+        judged: &Judged<'_>,
+    ) -> Result<Self, CameraError> {
+        let mut folder = Folder::new(camera, &options.path);
+        let done = folder.judged(judged)?;
+        Ok(Self {
             folder,
             pause: Duration::from_millis(options.look_every_ms),
             next_look: Instant::now(),
             done,
             waiting: HashMap::new(),
             ready: VecDeque::new(),
-        }
+        })
     }
 
     /// The next finished file, or none until `deadline`.
@@ -61,7 +65,7 @@ impl Watch {
 
     /// Notes what became of `entry`: it was delivered, or it is not fit yet.
     pub(super) fn settle(&mut self, entry: &Entry, delivered: bool) {
-        let key = self.folder.key(&entry.origin);
+        let key = entry.origin.key();
         if delivered {
             self.waiting.remove(&key);
             self.done.insert(key);
@@ -77,8 +81,8 @@ impl Watch {
         let done = &self.done;
         let looked = self.folder.look(
             |_| true,
-            |folder, entry| {
-                let key = folder.key(&entry.origin);
+            |entry| {
+                let key = entry.origin.key();
                 if done.contains(&key) {
                     still_done.insert(key);
                 } else {
@@ -95,7 +99,7 @@ impl Watch {
         self.done = still_done;
         let before = std::mem::take(&mut self.waiting);
         for mut entry in oldest.into_values() {
-            let key = self.folder.key(&entry.origin);
+            let key = entry.origin.key();
             let known = before.get(&key).copied();
             let (noticed, attempts) = known.unwrap_or((began, 0));
             self.waiting.insert(key, (noticed, attempts));

@@ -1,6 +1,5 @@
 //! One look at each thing that `run` would need; none of them changes anything.
 
-use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::path::Path;
@@ -179,15 +178,16 @@ fn frames(camera: &Camera, daemon: Option<&str>) -> Looked {
     let name = camera.name.as_str();
     // One that waits for its line's signal delivers nothing by itself.
     let live = camera.source.is_live() && !camera.source.exposes_by_line();
-    let delivered = camera::open(&camera.name, &camera.source, HashSet::new()).and_then(|mut opened| {
-        let first = if live {
-            opened.expose()?;
-            opened.next(FIRST_FRAME)?
-        } else {
-            Next::Nothing
-        };
-        Ok((opened.describe(), first))
-    });
+    let delivered =
+        camera::open(&camera.name, &camera.source, &camera::none_judged).and_then(|mut opened| {
+            let first = if live {
+                opened.expose()?;
+                opened.next(FIRST_FRAME)?
+            } else {
+                Next::Nothing
+            };
+            Ok((opened.describe(), first))
+        });
     let (state, detail) = match (delivered, daemon) {
         (Ok((what, Next::Nothing)), _) if live => {
             let detail =

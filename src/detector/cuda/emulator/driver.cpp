@@ -1,6 +1,6 @@
 // A stand-in for the driver's libcuda.so.1 with cards that do not exist: the part of its interface that the engine calls,
 // with the engine's own kernels compiled in. It holds the engine to more than a card does: memory begins as what is
-// not a number, lies between guards, and is read inside allocations only; a captured graph runs in any order that its
+// not a number, lies between guards, and is copied inside allocations only; a captured graph runs in any order that its
 // dependencies allow. Device 0 works; device 1 dies at its second graph; device 2 is too old.
 //
 //     c++ -std=c++17 -O3 -fPIC -shared -pthread -DEMULATED -U_FORTIFY_SOURCE -x c++ driver.cpp -o libcuda.so.1
