@@ -16,11 +16,12 @@ use tokio::sync::watch;
 use super::evidence::evidence_folder;
 use super::history::Query;
 use super::record::Accepted;
-use super::shared::{Health, Shared};
+use super::shared::{Health, Lost, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
 use crate::delivery::{Deliveries, Delivery};
 use crate::frame::{CameraId, FileKey};
+use crate::telemetry::chain;
 use crate::verdict::{Judgement, Trigger, Verdict};
 
 /// The most triggers that may be accepted and without a verdict.
@@ -123,15 +124,13 @@ impl StoreHandle {
     ) -> Result<Ticket, StoreError> {
         let bytes = serde_json::to_vec(&arrival.trigger).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_TRIGGER {
-            return Err(StoreError::TooLarge { what: "a trigger's JSON", got: bytes, limit: MAX_TRIGGER });
+            let (what, remedy) = ("a trigger's JSON", "send less with it");
+            return Err(StoreError::TooLarge { what, got: bytes, limit: MAX_TRIGGER, remedy });
         }
         let open = self.shared.open.load(Ordering::Relaxed);
         if open >= MAX_OPEN {
-            return Err(StoreError::TooLarge {
-                what: "the number of open triggers",
-                got: open,
-                limit: MAX_OPEN,
-            });
+            let (what, remedy) = ("the number of open triggers", "send on when verdicts have come");
+            return Err(StoreError::TooLarge { what, got: open + 1, limit: MAX_OPEN, remedy });
         }
         let ticket = Ticket(self.shared.tickets.fetch_add(1, Ordering::Relaxed));
         let Arrival { camera, trigger, at, delivery } = arrival;
@@ -195,6 +194,7 @@ impl StoreHandle {
             if !room {
                 self.shared.evidence_lost(
                     1,
+                    Lost::Late,
                     "more evidence waits to be written than [store] evidence_queue_megabytes",
                 );
             }
@@ -242,7 +242,12 @@ impl StoreHandle {
     /// # Errors
     /// When older ones cannot be read from the journal.
     pub fn outbox(&self, after: Position, limit: usize) -> Result<Vec<(Position, Verdict)>, StoreError> {
-        self.shared.outbox.read(after, limit)
+        let read = self.shared.outbox.read(after, limit);
+        match &read {
+            Ok(_) => drop(self.shared.unread.clear()),
+            Err(error) => drop(self.shared.unread.set((), &chain(error))),
+        }
+        read
     }
 
     /// The newest durable position, and a way to wait for newer ones.

@@ -84,17 +84,17 @@ impl Store {
         let (jobs, job_queue) = unbounded();
         let (done, done_queue) = unbounded();
         let writer = Writer::new(box_name, journal, queue, (jobs, done_queue), shared.clone());
-        let writer = spawn("store", path, move || writer.run())?;
+        let writer = spawn("store", move || writer.run())?;
         let indexer = Indexer {
             shared: shared.clone(),
             store: recovered.store,
             cache: u64::from(options.index_cache_megabytes) << 20,
         };
-        let indexer = spawn("index", path, move || indexer.run())?;
+        let indexer = spawn("index", move || indexer.run())?;
         let retention = Retention { shared: shared.clone(), limits: Limits::new(options) };
-        let retention = spawn("retention", path, move || retention.run())?;
+        let retention = spawn("retention", move || retention.run())?;
         let evidence_shared = shared.clone();
-        let evidence = spawn("evidence", path, move || write_evidence(&job_queue, &done, &evidence_shared))?;
+        let evidence = spawn("evidence", move || write_evidence(&job_queue, &done, &evidence_shared))?;
         let handle = StoreHandle { shared, commands };
         let threads = StoreThread {
             handle: handle.clone(),
@@ -137,11 +137,10 @@ impl Drop for StoreThread {
 
 fn spawn<T: Send + 'static>(
     name: &str,
-    path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StoreError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.map_err(StoreError::file("start a thread for", path))
+    thread.map_err(StoreError::Thread)
 }
 
 fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::Position;
+use super::complaint::{Complaint, Failing};
 use super::evidence::{self, Evidence};
 use super::indexer::{IndexHealth, Slot};
 use super::outbox::Outbox;
@@ -42,6 +43,12 @@ pub struct Health {
     pub slow: Option<Failing>,
     /// Set while verdicts are written to what was kept free for them, with what is left of that.
     pub pressed: Option<Failing>,
+    /// Set while the limits cannot be kept to, though nothing is left that may be deleted.
+    pub crowded: Option<Failing>,
+    /// Set while nothing is deleted for its age, because the clock is in doubt.
+    pub undated: Option<Failing>,
+    /// Set while recorded verdicts cannot be read back to be published; it is tried again.
+    pub unread: Option<Failing>,
     /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
     /// The newest durable verdict.
@@ -72,13 +79,15 @@ pub struct Health {
     pub disk_bytes: Option<u64>,
 }
 
-/// Something does not work as it should.
-#[derive(Debug, Clone, Serialize)]
-pub struct Failing {
-    /// Since when.
-    pub since: Timestamp,
-    /// What the disk said, or what is the matter.
-    pub error: String,
+/// Why evidence is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// There is no room for it besides verdicts.
+    Room,
+    /// More waits to be written than may, or for longer than a verdict may wait.
+    Late,
+    /// Writing it failed.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -99,6 +108,8 @@ pub(super) struct Shared {
     pub(super) closed: Shutdown,
     /// Accepted triggers without a verdict.
     pub(super) open: AtomicUsize,
+    /// When the newest picture of all was taken, as of the start.
+    pub(super) latest: Option<Timestamp>,
     pub(super) tickets: AtomicU64,
     /// The messages that triggers had come in before this start.
     pub(super) deliveries: Deliveries,
@@ -108,8 +119,11 @@ pub(super) struct Shared {
     max_evidence_waiting: u64,
     evidence_waiting: AtomicI64,
     evidence_lost: Counter,
-    thinning: Mutex<Option<Failing>>,
-    slow: Mutex<Option<Failing>>,
+    thinning: Complaint<Lost>,
+    slow: Complaint<()>,
+    pub(super) crowded: Complaint<()>,
+    pub(super) undated: Complaint<()>,
+    pub(super) unread: Complaint<()>,
     /// Since when the disk has been asked to take verdicts, and has not answered.
     asked: Mutex<Option<(Instant, Timestamp)>>,
     /// What [`Reserve::in_use`] said last: whoever asks must not wait for a disk that hangs.
@@ -144,6 +158,7 @@ impl Shared {
             kept: Kept::default(),
             closed: Shutdown::new(),
             open: AtomicUsize::new(state.open.len()),
+            latest: sum.latest,
             tickets: AtomicU64::new(sum.ticket + 1),
             deliveries: sum.deliveries.clone(),
             waiting: AtomicUsize::new(0),
@@ -151,8 +166,11 @@ impl Shared {
             max_evidence_waiting: bounds.max_evidence_waiting,
             evidence_waiting: AtomicI64::new(0),
             evidence_lost: Counter::default(),
-            thinning: Mutex::default(),
-            slow: Mutex::default(),
+            thinning: Complaint::default(),
+            slow: Complaint::default(),
+            crowded: Complaint::default(),
+            undated: Complaint::default(),
+            unread: Complaint::default(),
             asked: Mutex::default(),
             pressed: Mutex::default(),
             reserve,
@@ -168,9 +186,12 @@ impl Shared {
     pub(super) fn health(&self) -> Health {
         Health {
             failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
-            thinning: lock(&self.thinning).clone(),
+            thinning: self.thinning.get(),
             slow: self.slow(),
             pressed: self.pressed(),
+            crowded: self.crowded.get(),
+            undated: self.undated.get(),
+            unread: self.unread.get(),
             waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
             unpublished: self.outbox.unpublished(),
@@ -247,9 +268,8 @@ impl Shared {
 
     /// Whether the disk was slow when last it answered, or lets wait for its answer.
     fn slow(&self) -> Option<Failing> {
-        let known = lock(&self.slow).clone();
         let asked = *lock(&self.asked);
-        known.or_else(|| {
+        self.slow.get().or_else(|| {
             let (_, since) = asked.filter(|(asked, _)| asked.elapsed() > SLOW)?;
             Some(Failing { since, error: "it has not confirmed yet what was written".into() })
         })
@@ -257,20 +277,28 @@ impl Shared {
 
     /// Verdicts were written, and that took so long.
     pub(super) fn wrote_in(&self, time: Duration) {
-        let mut slow = lock(&self.slow);
-        if time > SLOW && slow.is_none() {
+        if time > SLOW {
             let error = format!("confirming verdicts took it {:.1} s", time.as_secs_f64());
-            warn!(error, store = %self.path.display(), "the disk is slow");
-            *slow = Some(Failing { since: Timestamp::now(), error });
+            if self.slow.set((), &error) {
+                warn!(error, store = %self.path.display(), "the disk is slow");
+            }
         } else if time < SLOW / 2
-            && let Some(Failing { since, .. }) = slow.take()
+            && let Some(since) = self.slow.clear()
         {
             info!(%since, "the disk is no longer slow");
         }
     }
 
     /// Writes a verdict's evidence, where the disk has room for it besides verdicts.
-    pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), String> {
+    pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), (Lost, String)> {
+        self.has_room_for_evidence().map_err(|why| (Lost::Room, why))?;
+        let written = evidence::write(&self.path, verdict, evidence);
+        let bytes = written.map_err(|error| (Lost::Failed, chain(&error)))?;
+        self.kept.add_evidence(bytes.cast_signed());
+        Ok(())
+    }
+
+    fn has_room_for_evidence(&self) -> Result<(), String> {
         if self.pressed().is_some() {
             return Err("the disk is full, and what is left is for verdicts".into());
         }
@@ -278,19 +306,34 @@ impl Shared {
         if free < self.min_free_bytes / 2 {
             return Err(format!("only {} MiB are free, which verdicts may need", free >> 20));
         }
-        evidence::write(&self.path, verdict, evidence).map_err(|error| chain(&error))?;
-        self.kept.add_evidence(evidence.bytes_on_disk().cast_signed());
-        if lock(&self.thinning).take().is_some() {
-            info!("evidence can be kept again");
-        }
         Ok(())
     }
 
+    /// A verdict has got its evidence.
+    pub(super) fn evidence_is_kept(&self) {
+        if let Some(since) = self.thinning.clear() {
+            info!(%since, "evidence can be kept again");
+        }
+    }
+
+    /// Takes back that evidence is not kept, where what was in its way has gone. Of what failed only the next attempt tells.
+    pub(super) fn look_for_room_for_evidence(&self) {
+        let gone = match self.thinning.cause() {
+            Some(Lost::Room) => self.has_room_for_evidence().is_ok(),
+            Some(Lost::Late) => self.evidence_waiting.load(Ordering::Relaxed) <= 0 && self.slow().is_none(),
+            Some(Lost::Failed) | None => false,
+        };
+        if gone {
+            self.evidence_is_kept();
+        }
+    }
+
     /// Removes evidence that was written too late for its verdict.
-    pub(super) fn drop_evidence(&self, verdict: &Verdict, evidence: &Evidence) {
+    pub(super) fn drop_evidence(&self, verdict: &Verdict) {
         let Some(folder) = evidence::evidence_folder(&self.path, verdict) else { return };
+        let bytes = evidence::bytes_below(&folder);
         match std::fs::remove_dir_all(&folder) {
-            Ok(()) => self.kept.add_evidence(-evidence.bytes_on_disk().cast_signed()),
+            Ok(()) => self.kept.add_evidence(-bytes.cast_signed()),
             Err(error) => {
                 warn!(folder = %folder.display(), error = %chain(&error), "evidence without a verdict stays");
             }
@@ -298,11 +341,9 @@ impl Shared {
     }
 
     /// Verdicts are recorded without their evidence.
-    pub(super) fn evidence_lost(&self, verdicts: u64, reason: &str) {
+    pub(super) fn evidence_lost(&self, verdicts: u64, cause: Lost, reason: &str) {
         self.evidence_lost.add(verdicts);
-        let mut thinning = lock(&self.thinning);
-        if thinning.is_none() {
-            *thinning = Some(Failing { since: Timestamp::now(), error: reason.to_owned() });
+        if self.thinning.set(cause, reason) {
             warn!(verdicts, reason, "evidence is not kept; verdicts are");
         }
     }

@@ -17,7 +17,7 @@ use super::evidence_thread::{Claim, Done, Job};
 use super::handle::{Noted, Reply};
 use super::journal::{Journal, is_full};
 use super::record::{Accepted, MAX_RECORD, Record};
-use super::shared::Shared;
+use super::shared::{Lost, Shared};
 use super::{Position, StoreError, Ticket};
 use crate::frame::CameraId;
 use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Verdict};
@@ -271,8 +271,8 @@ impl Writer {
             }
         }
         if given_up > 0 {
-            self.shared
-                .evidence_lost(given_up, "writing it took longer than a verdict may wait; the disk is slow");
+            let why = "writing it took longer than a verdict may wait; the disk is slow";
+            self.shared.evidence_lost(given_up, Lost::Late, why);
             for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
                 self.advance(&camera);
             }
