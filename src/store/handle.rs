@@ -206,20 +206,21 @@ impl StoreHandle {
             drop(waiting);
         });
         let command = Command::Record { judgement: Box::new(judgement), evidence, ticket, reply };
-        if let Err((Command::Record { reply, .. }, why)) = self.hand_over(command, alive) {
+        if let Some((Command::Record { reply, .. }, why)) = self.hand_over(command, alive) {
             reply(Err(why));
         }
     }
 
-    fn hand_over(&self, mut command: Command, alive: impl Fn()) -> Result<(), (Command, StoreError)> {
+    /// Gives back what was refused, and why.
+    fn hand_over(&self, mut command: Command, alive: impl Fn()) -> Option<(Command, StoreError)> {
         loop {
             alive();
             let left = self.shared.patience();
             match self.commands.send_timeout(command, left.map_or(SLICE, |left| left.min(SLICE))) {
-                Ok(()) => return Ok(()),
-                Err(SendTimeoutError::Disconnected(refused)) => return Err((refused, StoreError::Closed)),
+                Ok(()) => return None,
+                Err(SendTimeoutError::Disconnected(refused)) => return Some((refused, StoreError::Closed)),
                 Err(SendTimeoutError::Timeout(refused)) if left.is_some_and(|left| left.is_zero()) => {
-                    return Err((refused, StoreError::Busy { waiting: self.commands.len() }));
+                    return Some((refused, StoreError::Busy { waiting: self.commands.len() }));
                 }
                 Err(SendTimeoutError::Timeout(refused)) => command = refused,
             }
