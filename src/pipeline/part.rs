@@ -320,14 +320,14 @@ mod tests {
         let outlet = Outlet::new(dispatch, health.clone());
         let part = || Part::free_running(&outlet, Instant::now(), Timestamp::now()).enters(Stage::Infer);
         part().give_up(Reason::Model, "fills the queue");
-        std::thread::scope(|scope| {
-            scope.spawn(|| part().give_up(Reason::Model, "waits"));
-            let silent = || health.stalled(Duration::from_millis(200));
-            wait_for("it waits", || silent() == Some("infer"));
-            wait_for("it shows that it lives", || silent().is_none());
-            for _ in 0..2 {
-                decided.recv_timeout(PATIENCE).unwrap();
-            }
-        });
+        let another = part();
+        let waiting = std::thread::spawn(move || another.give_up(Reason::Model, "waits"));
+        let silent = || health.stalled(Duration::from_millis(200));
+        wait_for("it waits", || silent() == Some("infer"));
+        wait_for("it shows that it lives", || silent().is_none());
+        for _ in 0..2 {
+            decided.recv_timeout(PATIENCE).unwrap();
+        }
+        assert!(waiting.join().unwrap());
     }
 }
