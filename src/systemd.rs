@@ -78,4 +78,16 @@ mod tests {
         systemd.status("one\ntwo");
         systemd.stopping(Duration::from_secs(10));
     }
+
+    #[test]
+    fn the_unit_lets_cameras_be_found_and_outlives_a_retraining_that_the_kernel_takes() {
+        let unit = include_str!("../systemd/inspectord.service");
+        let has = |key: &str, value: &str| {
+            let of = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with('='));
+            unit.lines().filter(of).any(|line| line.split(['=', ' ']).any(|word| word == value))
+        };
+        assert!(has("RestrictAddressFamilies", "AF_NETLINK"), "networks cannot be listed");
+        assert!(has("IPAddressAllow", "255.255.255.255"), "GigE cameras cannot be called out to");
+        assert!(has("OOMPolicy", "continue"));
+    }
 }

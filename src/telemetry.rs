@@ -2,6 +2,7 @@
 //!
 //! Log messages are constant and values are fields. Not here: the metrics page (`web`).
 
+use std::env::VarError;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -17,14 +19,22 @@ use self::journal::Journal;
 
 mod journal;
 
+/// The variable that sets the filter.
+const FILTER: &str = "INSPECTORD_LOG";
+
 /// Sends log lines to systemd's journal where that is behind standard error, and otherwise there; `INSPECTORD_LOG` sets
 /// the filter.
 ///
 /// Safe to call more than once; only the first call has an effect.
 pub fn init(default_filter: &str) {
-    let filter = EnvFilter::try_from_env("INSPECTORD_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let (filter, unusable) = match std::env::var(FILTER).map(EnvFilter::try_new) {
+        Ok(Ok(filter)) => (filter, None),
+        Ok(Err(error)) => (EnvFilter::new(default_filter), Some(error.to_string())),
+        Err(VarError::NotPresent) => (EnvFilter::new(default_filter), None),
+        Err(error) => (EnvFilter::new(default_filter), Some(error.to_string())),
+    };
     let registry = tracing_subscriber::registry().with(filter);
-    let _already_set = match Journal::behind_stderr() {
+    let set = match Journal::behind_stderr() {
         Some(journal) => registry.with(journal).try_init(),
         None => {
             let stderr = std::io::stderr;
@@ -32,6 +42,13 @@ pub fn init(default_filter: &str) {
             registry.with(lines.with_target(false)).try_init()
         }
     };
+    if let (Ok(()), Some(error)) = (set, unusable) {
+        warn!(
+            error,
+            used = default_filter,
+            "INSPECTORD_LOG is no filter, such as `debug` or `inspectord=debug,warn`"
+        );
+    }
 }
 
 /// Whether `stream` shows colours and whoever looks at it wants them: `NO_COLOR`, set to anything, says no (no-color.org).

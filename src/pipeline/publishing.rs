@@ -19,7 +19,8 @@ use super::requests::Desk;
 use crate::frame::CameraId;
 use crate::health::{CameraStatus, ModelNews, Snapshot};
 use crate::publish::{
-    self, Aside, Availability, CameraCounters, CameraState, Link, Monitor, Outgoing, Reply, Seam, Session,
+    self, Availability, CameraCounters, CameraState, Counters, Link, Monitor, Outgoing, Replayed, Reply,
+    Seam, Session,
 };
 use crate::shutdown::Shutdown;
 use crate::store::{self, Position, StoreHandle};
@@ -32,8 +33,18 @@ const OUTBOX_BATCH: usize = 256;
 const OUTGOING: usize = 64;
 /// Triggers and commands that may wait for an answer.
 const INCOMING: usize = 64;
+/// Early alarms that may wait for the session.
+const ALARMS: usize = 64;
 /// An alarm goes ahead of its turn when more than this many verdicts wait.
 const LONG_OUTBOX: u64 = 200;
+
+/// What the session is fed by, beside the outbox and the states.
+pub(super) struct Feeds {
+    pub(super) replies: mpsc::Receiver<Reply>,
+    pub(super) replayed: mpsc::Receiver<Replayed>,
+    pub(super) alarms: mpsc::Receiver<Verdict>,
+    pub(super) counters: Arc<Counters>,
+}
 
 /// The session and the tasks around it.
 pub(super) struct Broker {
@@ -53,7 +64,7 @@ impl Broker {
         options: &publish::Options,
         box_name: &str,
         desk: Desk,
-        (aside, replies): (mpsc::Receiver<Aside>, mpsc::Receiver<Reply>),
+        feeds: Feeds,
     ) -> std::io::Result<Self> {
         let (pipeline, store) = (desk.pipeline.clone(), desk.store.clone());
         let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING);
@@ -62,12 +73,14 @@ impl Broker {
         let (incoming, requests) = mpsc::channel(INCOMING);
         let seam = Seam {
             outgoing: outgoing_receiver,
-            aside,
+            replayed: feeds.replayed,
+            alarms: feeds.alarms,
             acknowledged,
             states: states_receiver,
-            replies,
+            replies: feeds.replies,
             incoming,
             taken: store.deliveries().clone(),
+            counters: feeds.counters,
         };
         let cameras = pipeline.health().map(|health| health.camera().clone()).collect();
         let (session, monitor) = Session::new(options, box_name, cameras, seam);
@@ -172,14 +185,19 @@ async fn acknowledge(store: StoreHandle, mut acknowledgements: mpsc::Receiver<u6
 }
 
 /// While the outbox is long, a fresh alarm is also published ahead of its turn; it comes again in its turn, so that a
-/// subscriber can still prove completeness by `sequence`.
-pub(super) fn early_alarms(store: StoreHandle, aside: mpsc::Sender<Aside>, published: bool) -> Recorded {
-    Arc::new(move |verdict: Verdict| {
+/// subscriber can still prove completeness by `sequence`. With no room it only comes in its turn, which is counted.
+pub(super) fn early_alarms(
+    store: StoreHandle,
+    counters: Arc<Counters>,
+    published: bool,
+) -> (Recorded, mpsc::Receiver<Verdict>) {
+    let (ahead, alarms) = mpsc::channel(ALARMS);
+    let recorded = move |verdict: Verdict| {
         if published && verdict.decision() != Decision::Ok && store.unpublished() > LONG_OUTBOX {
-            // With no room aside it still comes in its turn.
-            let _full = aside.try_send(Aside::Alarm(verdict));
+            counters.alarms_in_turn.add(ahead.try_send(verdict).is_err().into());
         }
-    })
+    };
+    (Arc::new(recorded), alarms)
 }
 
 /// What is the matter with the store, for people.

@@ -1,10 +1,11 @@
 //! Requests from the broker: triggers to their lines, commands carried out and answered.
 //!
 //! One thread. In: [`Incoming`] messages. Out: parts, replies, replayed verdicts. A replay runs on a thread of its own,
-//! one at a time, so that triggers never wait for it. It ends when the session has. A trigger's receipt is given when its
+//! one at a time, so that triggers never wait for it, and its answer goes out behind its last verdict. It ends when the session has. A trigger's receipt is given when its
 //! note is on disk, or with the answer that refuses it; a command's before it is carried out, since some, such as a
 //! rollback, must not be carried out twice.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,17 +16,17 @@ use tracing::{info, warn};
 use super::models::{ModelOrder, Orders};
 use super::{Call, Pipeline};
 use crate::frame::CameraId;
-use crate::publish::{Aside, Command, Incoming, MAX_REPLAY, Receipt, Reply, Request, RequestId};
+use crate::publish::{Command, Incoming, Receipt, Replayed, Reply, Request, RequestId};
 use crate::store::StoreHandle;
 use crate::telemetry;
-use crate::verdict::Threshold;
+use crate::verdict::{Threshold, Verdict};
 
 /// What answering takes.
 pub(crate) struct Desk {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) store: StoreHandle,
     pub(crate) replies: mpsc::Sender<Reply>,
-    pub(crate) aside: mpsc::Sender<Aside>,
+    pub(crate) replayed: mpsc::Sender<Replayed>,
     pub(crate) replaying: Arc<AtomicBool>,
     pub(crate) orders: Option<Orders>,
 }
@@ -62,7 +63,11 @@ impl Desk {
         let reply = match command {
             Command::Threshold { value } => {
                 match self.pipeline.set_threshold(&camera, value.map(Threshold)) {
-                    Ok(now) => Reply::done(camera, id, json!({"threshold": now, "until": "restart"})),
+                    Ok(now) => Reply::done(
+                        camera,
+                        id,
+                        json!({"threshold": now, "until": "restart or another model version"}),
+                    ),
                     Err(refusal) => Reply::failed(camera, id, refusal.to_string()),
                 }
             }
@@ -99,25 +104,19 @@ impl Desk {
                 "another replay is under way; ask again when it is done",
             ));
         }
-        let (store, aside, replies) = (self.store.clone(), self.aside.clone(), self.replies.clone());
-        let replaying = self.replaying.clone();
+        let (store, replayed, replaying) =
+            (self.store.clone(), self.replayed.clone(), self.replaying.clone());
         let asked = (camera.clone(), id.clone());
         let work = move || {
-            let reply = match store.replay(&camera, range, MAX_REPLAY as usize) {
-                Ok(verdicts) => {
-                    let sequences: Vec<u64> = verdicts.iter().map(|v| v.sequence).collect();
-                    let sent = verdicts
-                        .into_iter()
-                        .take_while(|verdict| aside.blocking_send(Aside::Replay(verdict.clone())).is_ok())
-                        .count();
-                    let ends =
-                        json!({"replayed": sent, "first": sequences.first(), "last": sequences.last()});
-                    Reply::done(camera, id, ends)
-                }
-                Err(failure) => Reply::failed(camera, id, telemetry::chain(&failure)),
-            };
+            let run = AssertUnwindSafe(|| replay(&store, &camera, range, &replayed));
+            let outcome = catch_unwind(run)
+                .unwrap_or_else(|_| Err("the replay failed by a fault of this program; see its log".into()));
             replaying.store(false, Ordering::Release);
-            let _session_gone = replies.blocking_send(reply);
+            let reply = match outcome {
+                Ok(result) => Reply::done(camera, id, result),
+                Err(why) => Reply::failed(camera, id, why),
+            };
+            let _session_gone = replayed.blocking_send(Replayed::Over(reply));
         };
         if let Err(refused) = std::thread::Builder::new().name("replay".into()).spawn(work) {
             self.replaying.store(false, Ordering::Release);
@@ -129,4 +128,26 @@ impl Desk {
         // The session takes replies while it runs; once it is gone there is nobody to tell.
         let _session_gone = self.replies.blocking_send(reply);
     }
+}
+
+/// Hands `camera`'s recorded verdicts of `range` to the session, one by one; what to answer.
+fn replay(
+    store: &StoreHandle,
+    camera: &CameraId,
+    range: (u64, u64),
+    to: &mpsc::Sender<Replayed>,
+) -> Result<serde_json::Value, String> {
+    let (mut sent, mut ends) = (0_u64, None);
+    let each = |verdict: Verdict| {
+        let sequence = verdict.sequence;
+        let taken = to.blocking_send(Replayed::Verdict(Box::new(verdict))).is_ok();
+        if taken {
+            sent += 1;
+            ends = Some((ends.map_or(sequence, |(first, _)| first), sequence));
+        }
+        taken
+    };
+    store.replay_each(camera, range, each).map_err(|failure| telemetry::chain(&failure))?;
+    let (first, last) = ends.unzip();
+    Ok(json!({"replayed": sent, "first": first, "last": last}))
 }

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use super::dispatch::{LAST_WRITES, LEAST_WAIT, Listeners};
 use super::models::Keepers;
-use super::publishing::{Broker, early_alarms};
+use super::publishing::{Broker, Feeds, early_alarms};
 use super::requests::Desk;
 use super::{LinePlan, Observer, Pipeline, StartError};
 use crate::frame::CameraId;
@@ -27,8 +27,8 @@ use crate::telemetry;
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_millis(200);
-/// Replays and early alarms that may wait for the session.
-const ASIDE: usize = 64;
+/// Replayed verdicts that may wait for the session.
+const REPLAYED: usize = 64;
 /// Answers that may wait for it.
 const REPLIES: usize = 64;
 /// How long closing the store waits for the disk.
@@ -89,9 +89,11 @@ impl Service {
         let runtime = runtime.worker_threads(2).thread_name("broker");
         let runtime = runtime::build(runtime).map_err(ServiceError::Thread)?;
         let (handle, store_thread) = Store::open(&store, &box_name)?;
-        let (aside, aside_receiver) = mpsc::channel(ASIDE);
-        let replies = mpsc::channel(REPLIES);
-        let recorded = early_alarms(handle.clone(), aside.clone(), mqtt.is_some());
+        let (replayed_in, replayed) = mpsc::channel(REPLAYED);
+        let (replies_in, replies) = mpsc::channel(REPLIES);
+        let counters = Arc::new(publish::Counters::default());
+        let (recorded, alarms) = early_alarms(handle.clone(), counters.clone(), mqtt.is_some());
+        let feeds = Feeds { replies, replayed, alarms, counters };
         let mut pipeline = Pipeline::new(handle.clone());
         for line in lines {
             let (observer, recorded) = (observer.clone(), recorded.clone());
@@ -107,12 +109,12 @@ impl Service {
                 let desk = Desk {
                     pipeline: pipeline.clone(),
                     store: handle.clone(),
-                    replies: replies.0,
-                    aside,
+                    replies: replies_in,
+                    replayed: replayed_in,
                     replaying: Arc::default(),
                     orders: keepers.orders,
                 };
-                Broker::start(&runtime, &options, &box_name, desk, (aside_receiver, replies.1))
+                Broker::start(&runtime, &options, &box_name, desk, feeds)
             })
             .transpose()
             .map_err(ServiceError::Thread)?;

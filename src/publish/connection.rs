@@ -21,6 +21,9 @@ use super::topics::Topics;
 
 /// How long name look-up, connecting, TLS and the broker's answer may take together, in seconds.
 const CONNECT_SECONDS: u64 = 5;
+/// The largest packet that is taken in, in bytes, where `mqtt.max_packet_kilobytes` is not more: what cannot be used is
+/// refused with an answer up to here. A packet beyond it can only be met by closing the connection.
+const TAKEN_IN: usize = 1 << 20;
 /// Packet numbers beyond the window, for subscriptions, so that the library never holds anything back of its own.
 const SPARE_NUMBERS: u16 = 16;
 /// Requests to the library beyond the window: acknowledgements of what came in.
@@ -30,7 +33,7 @@ pub(super) const PACKET_OVERHEAD: usize = 16;
 /// The longest topic: prefix, camera and leaf.
 pub(super) const MAX_TOPIC_BYTES: usize = 300;
 /// Events of the library that may wait for the session; when full, the library reads no further.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 
 /// What came of polling the library.
 pub(super) type Polled = Result<Event, ConnectionError>;
@@ -57,13 +60,29 @@ impl Connector {
         self.options.max_packet() - PACKET_OVERHEAD - MAX_TOPIC_BYTES
     }
 
-    /// The session's own connection. `forget` makes the broker drop what it kept for this box.
-    pub(super) fn open(&self, forget: bool) -> Result<(AsyncClient, EventLoop), PublishError> {
+    /// The session's own connection.
+    pub(super) fn open(&self) -> Result<(AsyncClient, EventLoop), PublishError> {
         let mut mqtt = self.plain(&self.client_id)?;
         let offline = Status::new(Presence::Offline, Timestamp::now()).encode();
         mqtt.set_last_will(LastWill::new(self.topics.status(), offline, QoS::AtLeastOnce, true));
-        mqtt.set_clean_session(forget);
+        mqtt.set_clean_session(false);
         Ok(self.client(mqtt))
+    }
+
+    /// Makes the broker drop what it keeps for this box, by a connection that serves nothing else: what comes after it
+    /// is kept again.
+    pub(super) async fn forget(&self) -> Result<(), PublishError> {
+        let (client, mut library) = self.client(self.plain(&self.client_id)?);
+        self.greeted(&mut library).await?;
+        leave(&client, &mut library).await;
+        Ok(())
+    }
+
+    /// Waits until the broker has accepted the connection.
+    async fn greeted(&self, library: &mut EventLoop) -> Result<(), PublishError> {
+        let fail = |error| self.peer.explain(error, false);
+        while !matches!(library.poll().await.map_err(fail)?, Event::Incoming(Packet::ConnAck(_))) {}
+        Ok(())
     }
 
     fn client(&self, mqtt: MqttOptions) -> (AsyncClient, EventLoop) {
@@ -93,7 +112,7 @@ impl Connector {
         }
         mqtt.set_keep_alive(options.keep_alive());
         mqtt.set_inflight(options.inflight + SPARE_NUMBERS);
-        mqtt.set_max_packet_size(options.max_packet(), options.max_packet());
+        mqtt.set_max_packet_size(options.max_packet().max(TAKEN_IN), options.max_packet());
         mqtt.set_manual_acks(true);
         Ok(mqtt)
     }
@@ -159,8 +178,7 @@ pub async fn probe(options: &Options, box_name: &str) -> Result<Probe, PublishEr
     connector.peer.client_id.clone_from(&client_id);
     let mqtt = connector.plain(&client_id)?;
     let (client, mut library) = connector.client(mqtt);
-    let fail = |error, connected| connector.peer.explain(error, connected);
-    while !matches!(library.poll().await.map_err(|e| fail(e, false))?, Event::Incoming(Packet::ConnAck(_))) {}
+    connector.greeted(&mut library).await?;
 
     let filters = connector.topics.subscriptions();
     let filters = filters.into_iter().map(|path| SubscribeFilter::new(path, QoS::AtLeastOnce));
@@ -175,7 +193,7 @@ pub async fn probe(options: &Options, box_name: &str) -> Result<Probe, PublishEr
         };
         match tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS), answer).await {
             Ok(codes) => {
-                let codes = codes.map_err(|e| fail(e, true))?;
+                let codes = codes.map_err(|e| connector.peer.explain(e, true))?;
                 warnings.extend(refused_subscriptions(&codes, &connector.topics, &who(options)));
             }
             Err(_) => {
@@ -187,13 +205,17 @@ pub async fn probe(options: &Options, box_name: &str) -> Result<Probe, PublishEr
     if options.username.is_some() && !options.tls.enabled && !is_loopback(&options.host) {
         warnings.push("the password crosses the network unencrypted: set mqtt.tls.enabled".into());
     }
+    leave(&client, &mut library).await;
+    Ok(Probe { broker: connector.peer.broker, encrypted: options.tls.enabled, warnings })
+}
+
+/// Says goodbye; a courtesy, since without a will and with a clean session nothing depends on it.
+async fn leave(client: &AsyncClient, library: &mut EventLoop) {
     let _leaving = client.try_disconnect();
-    // The disconnect is a courtesy: without a will and with a clean session nothing depends on it.
     let goodbye = async {
         while !matches!(library.poll().await, Err(_) | Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect))) {}
     };
     let _late = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
-    Ok(Probe { broker: connector.peer.broker, encrypted: options.tls.enabled, warnings })
 }
 
 /// How messages name the user.

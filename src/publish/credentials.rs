@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,35 +93,59 @@ pub(super) fn tls(options: &Tls) -> Result<Arc<ClientConfig>, PublishError> {
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, PublishError> {
     let mut roots = RootCertStore::empty();
-    let certificates = match ca_file {
-        Some(path) => certificates("tls.ca_file", path)?,
-        None => rustls_native_certs::load_native_certs().certs,
+    let Some(path) = ca_file else {
+        let found = rustls_native_certs::load_native_certs();
+        let (added, _ignored) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
+            return Err(PublishError::TlsSetup(format!(
+                "this box knows no authority that could vouch for the broker{why}: name one as mqtt.tls.ca_file, or \
+                 install the system's (Debian: ca-certificates)"
+            )));
+        }
+        return Ok(roots);
     };
-    let (added, _ignored) = roots.add_parsable_certificates(certificates);
+    let (added, _ignored) = roots.add_parsable_certificates(certificates("tls.ca_file", path)?);
     if added == 0 {
-        let reason = "no authority is known that could vouch for the broker: name one as mqtt.tls.ca_file";
-        return Err(PublishError::TlsSetup(reason.into()));
+        let reason =
+            "none of its certificates can be used: give that of the authority that signed the broker's";
+        return Err(file_error("tls.ca_file", path, reason));
     }
     Ok(roots)
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, PublishError> {
     let pem = read(key, path)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|e| file_error(key, path, &format!("it is no PEM file ({e})")))?;
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| {
+            file_error(
+                key,
+                path,
+                &format!("it is no PEM file ({e}): copy it again, or convert it with openssl"),
+            )
+        })?;
     if certificates.is_empty() {
-        return Err(file_error(key, path, "it holds no PEM certificate"));
+        let reason = "it holds no PEM certificate: give one that begins with -----BEGIN CERTIFICATE-----";
+        return Err(file_error(key, path, reason));
     }
     Ok(certificates)
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, PublishError> {
-    let failed = |e: std::io::Error| file_error(key, path, &e.to_string());
+    let failed = |e: std::io::Error| {
+        let remedy = match e.kind() {
+            ErrorKind::NotFound => "correct the path, or put the file there",
+            ErrorKind::PermissionDenied => {
+                "let the daemon's user read it; to the service's, only what `LoadCredential=` or the group names is open"
+            }
+            _ => "name a file that can be read",
+        };
+        file_error(key, path, &format!("{e}: {remedy}"))
+    };
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(file_error(key, path, "it is larger than 1 MiB"));
+        return Err(file_error(key, path, "it is larger than 1 MiB: this cannot be the file that is meant"));
     }
     Ok(bytes)
 }
@@ -226,5 +250,9 @@ mod tests {
         let options = Tls { enabled: true, ca_file: Some(file), ..Tls::default() };
         let error = tls(&options).unwrap_err().to_string();
         assert!(error.contains("mqtt.tls.ca_file") && error.contains("no PEM certificate"), "{error}");
+        let ca_file = options.ca_file.as_ref().unwrap();
+        std::fs::write(ca_file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let error = tls(&options).unwrap_err().to_string();
+        assert!(error.contains("ca.pem") && error.contains("can be used"), "{error}");
     }
 }

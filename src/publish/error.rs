@@ -42,7 +42,9 @@ pub enum PublishError {
         broker: String,
     },
     /// No answer at all.
-    #[error("{broker} does not answer: check the network, mqtt.host, and the firewalls between")]
+    #[error(
+        "{broker} does not answer: check the network, mqtt.host, the firewalls between and, for the service, IPAddressAllow of its unit"
+    )]
     Silent {
         /// Host and port.
         broker: String,
@@ -99,7 +101,7 @@ pub enum PublishError {
     },
     /// A message to this box is larger than it accepts.
     #[error(
-        "{broker} delivers a message of {bytes} bytes, more than mqtt.max_packet_kilobytes allows: someone publishes that on a trigger or command topic, perhaps retained"
+        "{broker} delivers a message of {bytes} bytes, more than can be taken in (1 MiB, or mqtt.max_packet_kilobytes where that is more): someone publishes that on a trigger or command topic, perhaps retained"
     )]
     Oversize {
         /// Host and port.

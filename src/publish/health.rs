@@ -51,6 +51,8 @@ pub struct Counters {
     pub acknowledged: Counter,
     /// Verdicts and replies of which something was left out because of the packet size.
     pub trimmed: Counter,
+    /// Alarms that were to go out ahead of their turn and only went in it, for want of room.
+    pub alarms_in_turn: Counter,
     /// Triggers that were handed over.
     pub triggers: Counter,
     /// Of those, the ones that had waited at the broker while this box was away.
@@ -83,10 +85,9 @@ pub(super) struct Reporter {
     pub(super) counters: Arc<Counters>,
 }
 
-pub(super) fn monitor() -> (Reporter, Monitor) {
+pub(super) fn monitor(counters: Arc<Counters>) -> (Reporter, Monitor) {
     let health = Health { link: Link::Down, since: Timestamp::now(), last_error: None, warning: None };
     let (sender, health) = watch::channel(health);
-    let counters = Arc::new(Counters::default());
     (Reporter { health: sender, counters: counters.clone() }, Monitor { health, counters })
 }
 
@@ -115,6 +116,18 @@ impl Reporter {
     pub(super) fn warn(&self, warning: String) {
         warn!(%warning, "the broker restricts this box");
         self.health.send_modify(|health| health.warning = Some(warning));
+    }
+
+    /// Whether the operator has been told of a restriction of this connection.
+    pub(super) fn has_warned(&self) -> bool {
+        self.health.borrow().warning.is_some()
+    }
+
+    pub(super) fn forgotten(&self) {
+        warn!(
+            "a message was too large to be taken in; with it the broker has forgotten everything that it kept for this \
+             box, triggers that waited included"
+        );
     }
 
     pub(super) fn stopped(&self, unfinished: bool) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! outbox ─▶ Outgoing ─┐                             ┌─▶ <camera>/verdict, <camera>/alarm
-//! replay, alarm ─▶ Aside ─▶ Session: window, back-off ─▶ <camera>/state, <camera>/reply, status
+//! replays, early alarms ──▶ Session: window, back-off ─▶ <camera>/state, <camera>/reply, status
 //! pipeline ─▶ states, Reply ─┘                      │
 //! outbox ◀─ acknowledged position ◀─────────────────┤
 //! pipeline ◀─ Incoming ◀──────── inbox ◀────────────┴── <camera>/trigger, <camera>/command
@@ -39,5 +39,5 @@ pub use request::{
     Command, MAX_DEADLINE_MS, MAX_DEPTH, MAX_FIELDS, MAX_PART_ID_BYTES, MAX_REPLAY, MAX_REQUEST_BYTES,
     MAX_REQUEST_ID_BYTES, MAX_VALUES, RequestError, RequestId, read_command, read_trigger,
 };
-pub use session::{Aside, Outgoing, Seam, Session};
+pub use session::{Outgoing, Replayed, Seam, Session};
 pub use topics::Topics;

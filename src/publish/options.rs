@@ -56,9 +56,9 @@ pub struct Options {
     /// The longest wait between attempts, in milliseconds, up to 600000. Default 15000: a broker that was away over
     /// night is found within seconds of its return, and a hall of boxes does not overrun it.
     pub back_off_max_ms: u64,
-    /// KiB that a packet may have in either direction, 8 to 16384. A verdict that would be larger leaves out its
-    /// regions, then its trigger's fields, and says so; a larger message to this box is refused. Default 256: a
-    /// trigger's 64 KiB echoed with the longest list of regions.
+    /// KiB that a packet to the broker may have, 8 to 16384. A verdict that would be larger leaves out its regions, then
+    /// its trigger's fields, and says so. Default 256: a trigger's 64 KiB echoed with the longest list of regions. Packets
+    /// to this box may have as much, and 1 MiB at least; one beyond that ends the connection.
     pub max_packet_kilobytes: u32,
     /// Seconds between two publications of a camera's state when only its counters have changed, 1 to 3600. Default 5.
     pub state_seconds: u32,

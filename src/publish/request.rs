@@ -118,7 +118,9 @@ pub enum Command {
     },
     /// Hold scores against another value.
     Threshold {
-        /// The new threshold, finite; `null` for the model's own.
+        /// The new threshold, finite; `null` for that of the settings or, where they have none, the model's own. A
+        /// command without it is refused: it would undo what was set unasked.
+        #[serde(deserialize_with = "Option::deserialize")]
         value: Option<f32>,
     },
     /// Train on the samples that have come in.
@@ -235,7 +237,7 @@ fn checked(fields: Map<String, Value>) -> Result<Command, RequestError> {
             format!("must be less than {MAX_REPLAY} after `from`: ask for the rest in further replays"),
         )),
         Command::Threshold { value: Some(value) } if !value.is_finite() => {
-            Err(field("value", "must be a finite number, or null for the model's own threshold"))
+            Err(field("value", "must be a finite number, or null for that of the settings or the model"))
         }
         Command::Activate { name } if !is_model_name(name) => Err(field(
             "name",
@@ -383,6 +385,7 @@ mod tests {
             (json!({"id": "1", "command": "activate", "name": "../../etc"}), "name"),
             (json!({"id": "1", "command": "activate", "name": ".."}), "name"),
             (json!({"id": "1", "command": "threshold", "value": 1e300}), "value"),
+            (json!({"id": "1", "command": "threshold"}), "command"),
         ] {
             let text = error(body).error.to_string();
             assert!(text.starts_with(&format!("`{about}`")), "{text}");

@@ -6,6 +6,7 @@
 //! which keeps every verdict until its position is reported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,7 @@ use crate::verdict::Verdict;
 use super::connection::Connector;
 use super::conversation::Conversation;
 use super::error::PublishError;
-use super::health::{Monitor, Reporter, monitor};
+use super::health::{Counters, Monitor, Reporter, monitor};
 use super::inbox::{Inbox, Request};
 use super::options::Options;
 use super::payload::{CameraState, Reply};
@@ -39,13 +40,14 @@ pub struct Outgoing {
     pub verdict: Verdict,
 }
 
-/// A verdict outside the outbox's order. It is sent until acknowledged while the session lives, and not reported.
+/// What a replay brings, outside the outbox's order. It is sent until acknowledged while the session lives, and not
+/// reported.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Aside {
+pub enum Replayed {
     /// A recorded verdict again, for a subscriber that misses it: published as `verdict` only.
-    Replay(Verdict),
-    /// An alarm ahead of its turn, while the outbox is long: published as `alarm` only; it comes again in its turn.
-    Alarm(Verdict),
+    Verdict(Box<Verdict>),
+    /// The answer to whoever asked for them, behind the last of them.
+    Over(Reply),
 }
 
 /// Where the session meets the rest of the program. Every channel is bounded by whoever makes it.
@@ -53,8 +55,11 @@ pub enum Aside {
 pub struct Seam {
     /// Verdicts from the outbox. Taken only while the window has room, so that a full channel means a slow broker.
     pub outgoing: mpsc::Receiver<Outgoing>,
-    /// Verdicts outside the outbox's order; they get at most half the window.
-    pub aside: mpsc::Receiver<Aside>,
+    /// What replays bring; its verdicts get at most half the window.
+    pub replayed: mpsc::Receiver<Replayed>,
+    /// Alarms ahead of their turn, while the outbox is long: published as `alarm` only, since they come again in their
+    /// turn. They get at most a quarter of the window.
+    pub alarms: mpsc::Receiver<Verdict>,
     /// The highest position up to which the broker has acknowledged every verdict on each of its topics. While the
     /// channel is full, later reports replace earlier ones.
     pub acknowledged: mpsc::Sender<u64>,
@@ -67,6 +72,8 @@ pub struct Seam {
     pub incoming: mpsc::Sender<Request>,
     /// Messages that were taken before this start, so that the broker may deliver them again.
     pub taken: Deliveries,
+    /// What the session counts, and whoever feeds it.
+    pub counters: Arc<Counters>,
 }
 
 /// See the module.
@@ -80,6 +87,8 @@ pub struct Session {
     pub(super) reporter: Reporter,
     pub(super) strikes: Strikes,
     pub(super) reported: Option<u64>,
+    /// Since when the broker has accepted the connection that there is, or was last.
+    pub(super) accepted: Option<Instant>,
     /// By when a stop that was asked for must be over.
     pub(super) deadline: Option<Instant>,
 }
@@ -93,7 +102,7 @@ impl Session {
         seam: Seam,
     ) -> (Self, Monitor) {
         let connector = Connector::new(options.clone(), box_name);
-        let (reporter, monitor) = monitor();
+        let (reporter, monitor) = monitor(seam.counters.clone());
         let session = Self {
             window: Window::new(options.inflight),
             inbox: Inbox::new(connector.topics.clone(), cameras),
@@ -103,6 +112,7 @@ impl Session {
             reporter,
             strikes: Strikes::default(),
             reported: None,
+            accepted: None,
             deadline: None,
         };
         (session, monitor)
@@ -117,7 +127,6 @@ impl Session {
         let mut back_off = Backoff::new(first, limit);
         loop {
             let last_attempt = shutdown.requested();
-            let began = Instant::now();
             let ended = self.run_once(&shutdown).await;
             self.report_now();
             match ended {
@@ -133,7 +142,7 @@ impl Session {
             if last_attempt {
                 break;
             }
-            if began.elapsed() > 2 * self.connector.options.keep_alive() {
+            if self.accepted.is_some_and(|at| at.elapsed() > 2 * self.connector.options.keep_alive()) {
                 back_off.reset();
             }
             tokio::select! {
@@ -145,6 +154,17 @@ impl Session {
     }
 
     async fn run_once(&mut self, shutdown: &Shutdown) -> Result<(), PublishError> {
+        self.accepted = None;
+        if self.strikes.unforgotten {
+            tokio::select! {
+                forgotten = self.connector.forget() => {
+                    forgotten?;
+                    self.strikes.unforgotten = false;
+                    self.reporter.forgotten();
+                }
+                () = shutdown.wait() => {}
+            }
+        }
         Conversation::hold(self, shutdown).await
     }
 
@@ -160,27 +180,25 @@ impl Session {
 }
 
 /// Oversize messages of late. The library can only answer one by closing the connection, and the broker would deliver
-/// it again at the next: a first one makes the broker forget what it keeps for this box, a second closes the inputs for
-/// a while, so that verdicts go out whatever others publish.
+/// it again at the next: each makes the broker forget what it keeps for this box, and a second closes the inputs for a
+/// while, so that verdicts go out whatever others publish.
 #[derive(Debug, Default)]
 pub(super) struct Strikes {
     count: u32,
     last: Option<Instant>,
+    /// Whether the broker still keeps one.
+    unforgotten: bool,
 }
 
 impl Strikes {
     fn add(&mut self, now: Instant) {
         self.count = if self.recent(now) { self.count + 1 } else { 1 };
         self.last = Some(now);
+        self.unforgotten = true;
     }
 
     fn recent(&self, now: Instant) -> bool {
         self.last.is_some_and(|last| now - last < STRIKE_MEMORY)
-    }
-
-    /// Whether the broker should forget what it keeps for this box.
-    pub(super) fn forget(&self, now: Instant) -> bool {
-        self.recent(now)
     }
 
     /// Whether nothing should be subscribed to now.
@@ -197,9 +215,9 @@ mod tests {
     fn a_second_oversize_message_closes_the_inputs_for_a_while() {
         let start = Instant::now();
         let mut strikes = Strikes::default();
-        assert!(!strikes.forget(start));
+        assert!(!strikes.unforgotten);
         strikes.add(start);
-        assert!(strikes.forget(start) && !strikes.closed(start));
+        assert!(strikes.unforgotten && !strikes.closed(start));
         strikes.add(start + Duration::from_secs(1));
         assert!(strikes.closed(start + Duration::from_secs(2)));
         assert!(!strikes.closed(start + Duration::from_secs(62)));

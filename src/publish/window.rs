@@ -18,8 +18,10 @@ use crate::frame::CameraId;
 pub(super) enum Purpose {
     /// A part of the verdict at this position of the outbox.
     Verdict(u64),
-    /// A verdict outside the outbox's order: a replay, or an alarm ahead of its turn.
-    Aside,
+    /// A recorded verdict again.
+    Replay,
+    /// An alarm ahead of its turn.
+    Alarm,
     /// An answer.
     Reply,
     /// A camera's state; made anew after a reconnect.
@@ -31,7 +33,7 @@ pub(super) enum Purpose {
 impl Purpose {
     fn outlives_connection(&self) -> bool {
         match self {
-            Self::Verdict(_) | Self::Aside | Self::Reply => true,
+            Self::Verdict(_) | Self::Replay | Self::Alarm | Self::Reply => true,
             Self::State(_) | Self::Status => false,
         }
     }

@@ -285,7 +285,21 @@ impl StoreHandle {
         self.shared.health()
     }
 
-    /// Verdicts `from` to `to` of `camera`, by sequence, at most `limit`; those that retention has deleted are missing.
+    /// Hands verdicts `from` to `to` of `camera`, by sequence, to `each` until it returns `false`; those that retention
+    /// has deleted are missing. One verdict is in memory at a time.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn replay_each(
+        &self,
+        camera: &CameraId,
+        (from, to): (u64, u64),
+        each: impl FnMut(Verdict) -> bool,
+    ) -> Result<(), StoreError> {
+        self.shared.replay_each(camera, (from, to), each)
+    }
+
+    /// Verdicts `from` to `to` of `camera`, by sequence, at most `limit`, which should be few; those that retention has deleted are missing.
     ///
     /// # Errors
     /// When the journal cannot be read.

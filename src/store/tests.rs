@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::delivery::Delivery;
 use crate::verdict::tests::judgement;
-use crate::verdict::{Outcome, Reason, Trigger};
+use crate::verdict::{Outcome, Reason, Trigger, Verdict};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -137,6 +137,19 @@ fn the_outbox_reads_across_segments_in_any_step() {
     let again = handle.replay(&"top".parse().unwrap(), (5, 9), 3).unwrap();
     assert!(again.iter().map(|v| v.sequence).eq(5..=7));
     assert!(handle.replay(&"none".parse().unwrap(), (1, 9), 3).unwrap().is_empty());
+    let each = |range, most: usize| {
+        let mut seen = Vec::new();
+        let take = |verdict: Verdict| {
+            seen.push(verdict.sequence);
+            seen.len() < most
+        };
+        handle.replay_each(&"top".parse().unwrap(), range, take).unwrap();
+        seen
+    };
+    assert!(each((3, 9999), usize::MAX).into_iter().eq(3..=4000));
+    assert!(each((2001, 2003), usize::MAX).into_iter().eq(2001..=2003));
+    assert!(each((5, 9), 3).into_iter().eq(5..=7), "no more are read than are taken");
+    assert!(each((4001, 9999), usize::MAX).is_empty());
 }
 
 #[test]

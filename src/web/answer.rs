@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{self, HeaderValue};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// What hyper sends.
 pub(super) type Response = hyper::Response<Either<Full<Bytes>, Streamed>>;
@@ -30,6 +30,8 @@ pub(super) struct Answer {
     body: Content,
     /// Whether the answer stays right for ever, as evidence does.
     lasting: bool,
+    /// Its right to one of the threads that may wait for slow clients, kept until it is out.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 enum Content {
@@ -39,7 +41,8 @@ enum Content {
 
 impl Answer {
     pub(super) fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status: StatusCode::OK, content_type, body: Content::Whole(body.into()), lasting: false }
+        let body = Content::Whole(body.into());
+        Self { status: StatusCode::OK, content_type, body, lasting: false, turn: None }
     }
 
     pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -59,9 +62,8 @@ impl Answer {
         Self::text(StatusCode::NOT_FOUND, what)
     }
 
-    /// A file of evidence, which never changes.
     pub(super) fn file(content_type: &'static str, file: File) -> Self {
-        Self { status: StatusCode::OK, content_type, body: Content::File(file), lasting: true }
+        Self { body: Content::File(file), ..Self::new(content_type, "") }
     }
 
     /// For tests: the status, and the bytes of a body that is whole.
@@ -74,16 +76,21 @@ impl Answer {
         (self.status.as_u16(), length)
     }
 
-    /// The same, which never changes.
+    /// The same, which never changes where there is such an answer.
     pub(super) fn lasting(self) -> Self {
-        Self { lasting: true, ..self }
+        Self { lasting: self.status == StatusCode::OK, ..self }
+    }
+
+    /// The same, which keeps `turn` until it is out.
+    pub(super) fn keeping(self, turn: OwnedSemaphorePermit) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     pub(super) fn into_response(self) -> Response {
-        let Self { status, content_type, body, lasting } = self;
+        let Self { status, content_type, body, lasting, turn } = self;
         let mut response = hyper::Response::new(match body {
             Content::Whole(bytes) => Either::Left(Full::new(bytes)),
-            Content::File(file) => Either::Right(Streamed::start(file)),
+            Content::File(file) => Either::Right(Streamed::start(file, turn)),
         });
         *response.status_mut() = status;
         let caching = if lasting { "private, max-age=86400, immutable" } else { "no-store" };
@@ -108,10 +115,13 @@ pub(super) struct Streamed {
 }
 
 impl Streamed {
-    fn start(file: File) -> Self {
+    fn start(file: File, turn: Option<OwnedSemaphorePermit>) -> Self {
         let left = file.metadata().map_or(0, |metadata| metadata.len());
         let (to, pieces) = mpsc::channel(PIECES);
-        tokio::task::spawn_blocking(move || read(file.take(left), &to));
+        tokio::task::spawn_blocking(move || {
+            read(file.take(left), &to);
+            drop(turn);
+        });
         Self { pieces, left }
     }
 }

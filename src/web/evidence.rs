@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use hyper::StatusCode;
+use uuid::Uuid;
 
 use super::View;
 use super::answer::Answer;
@@ -47,13 +48,31 @@ impl Kind {
     }
 }
 
-pub(super) fn answer(view: &View, camera: &CameraId, sequence: u64, (kind, small): (Kind, bool)) -> Answer {
+/// Which picture of which verdict is asked for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) camera: CameraId,
+    pub(super) sequence: u64,
+    pub(super) kind: Kind,
+    pub(super) small: bool,
+    /// The verdict's id, which alone names it for ever: a store that was replaced counts from 1 again.
+    pub(super) id: Option<Uuid>,
+}
+
+pub(super) fn answer(view: &View, asked: &Asked) -> Answer {
+    let found = found(view, asked);
+    // Without the id it may be another part's tomorrow.
+    if asked.id.is_some() { found.lasting() } else { found }
+}
+
+fn found(view: &View, &Asked { ref camera, sequence, kind, small, id }: &Asked) -> Answer {
     let gone = || Answer::not_found("there is no such evidence, or not any more");
     let store = &view.watched.store;
     let verdict = match store.replay(camera, (sequence, sequence), 1) {
         Ok(verdicts) => verdicts.into_iter().next(),
         Err(error) => return Answer::text(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
     };
+    let verdict = verdict.filter(|verdict| id.is_none_or(|id| id == verdict.id));
     let file = verdict.and_then(|verdict| store.evidence(&verdict)).and_then(|folder| find(&folder, kind));
     let Some(file) = file else { return gone() };
     if small {
@@ -85,10 +104,10 @@ fn drawn_small(file: &Path) -> Result<Answer, String> {
     let Size { width, height } = picture.size();
     let longer = width.max(height);
     if longer <= SMALL {
-        return Ok(Answer::new("image/png", imaging::png(&picture)).lasting());
+        return Ok(Answer::new("image/png", imaging::png(&picture)));
     }
     let side = |side: u32| (u64::from(side) * u64::from(SMALL) / u64::from(longer)).max(1) as u32;
     let small = Resizer::new().resize(&picture, Size::new(side(width), side(height)));
     let small = small.map_err(|error| chain(&error))?;
-    Ok(Answer::new("image/png", imaging::png(&small)).lasting())
+    Ok(Answer::new("image/png", imaging::png(&small)))
 }

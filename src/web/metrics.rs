@@ -260,6 +260,11 @@ fn broker(page: &mut Page, view: &View) {
         ("broker_sent_again_total", "Packets that went out again after a reconnect.", &c.sent_again),
         ("broker_acknowledged_total", "Packets that the broker acknowledged.", &c.acknowledged),
         ("broker_trimmed_total", "Verdicts and replies that were cut to the packet size.", &c.trimmed),
+        (
+            "broker_alarms_in_turn_total",
+            "Alarms for which there was no room ahead of their turn.",
+            &c.alarms_in_turn,
+        ),
         ("broker_triggers_total", "Triggers that came.", &c.triggers),
         ("broker_late_triggers_total", "Triggers that had waited at the broker.", &c.late_triggers),
         ("broker_commands_total", "Commands that came.", &c.commands),

@@ -7,7 +7,7 @@
 //! | `/healthz` | 200 while the program makes progress, as the watchdog sees it; otherwise 503 and what has hung |
 //! | `/readyz` | 200 while store, models, broker and cameras are all there; otherwise 503 and which are not |
 //! | `/api/state`, `/api/verdicts?camera=&limit=` | the same as JSON |
-//! | `/evidence/<camera>/<sequence>/picture`, `…/heatmap`, each also with `/small` | a verdict's evidence |
+//! | `/evidence/<camera>/<sequence>/picture`, `…/heatmap`, each also with `/small` and `?id=` | a verdict's evidence |
 //!
 //! One thread with a runtime of its own, so that no client can slow inspection's tasks down; it reads what other
 //! threads count and changes nothing. Connections, requests and time are bounded in `serve`. Not here: what is counted
@@ -32,6 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tracing::error;
 
 pub use self::options::Options;
@@ -64,9 +65,16 @@ struct View {
     watched: Watched,
     recent: Recent,
     oldest_unpublished: Mutex<Option<(Instant, Option<Timestamp>)>>,
+    /// Turns at what may hold a thread for long: drawing a picture, and a client that does not read one.
+    turns: Arc<Semaphore>,
 }
 
 impl View {
+    fn new(watched: Watched) -> Self {
+        let turns = Arc::new(Semaphore::new(serve::TURNS));
+        Self { watched, recent: Recent::default(), oldest_unpublished: Mutex::default(), turns }
+    }
+
     /// When the oldest verdict that the broker has not acknowledged was recorded. May read the disk.
     fn oldest_unpublished(&self) -> Option<Timestamp> {
         let store = &self.watched.store;
@@ -103,8 +111,7 @@ impl Web {
         let runtime = runtime::build(runtime.max_blocking_threads(serve::WORKERS))?;
         let stop = Shutdown::new();
         let address = Arc::new(Mutex::new(None));
-        let recent = Recent::default();
-        let view = Arc::new(View { watched, recent, oldest_unpublished: Mutex::default() });
+        let view = Arc::new(View::new(watched));
         let (asked, stopped, bound) = (options.address, stop.clone(), address.clone());
         let thread = std::thread::Builder::new().name("web".into()).spawn(move || {
             runtime.block_on(async {

@@ -41,11 +41,12 @@ impl Recent {
         self.lock().alarms.iter().cloned().collect()
     }
 
-    /// Adds verdicts, in order.
+    /// Adds verdicts, in order; what came while the page looked back may be told twice.
     fn add(&self, verdicts: impl IntoIterator<Item = Verdict>) {
         let mut inner = self.lock();
         for verdict in verdicts {
-            if verdict.decision() != Decision::Ok {
+            let known = || inner.alarms.iter().any(|alarm| alarm.id == verdict.id);
+            if verdict.decision() != Decision::Ok && !known() {
                 inner.alarms.push_front(verdict.clone());
                 inner.alarms.truncate(ALARMS);
             }
@@ -96,4 +97,28 @@ fn remember(view: &View) {
     verdicts.sort_by_key(|verdict| (verdict.id, verdict.sequence));
     verdicts.dedup_by_key(|verdict| verdict.id);
     view.recent.add(verdicts);
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::verdict::tests::judgement;
+
+    #[test]
+    fn an_alarm_that_is_told_twice_is_shown_once() {
+        let recent = Recent::default();
+        let alarm = |n: u64| Verdict {
+            id: Uuid::from_u128(n.into()),
+            box_name: "box".into(),
+            sequence: n,
+            judgement: judgement("top", 0.9),
+            evidence: None,
+        };
+        recent.add([alarm(1), alarm(2)]);
+        recent.add([alarm(2), alarm(3)]);
+        let shown: Vec<_> = recent.alarms().iter().map(|alarm| alarm.sequence).collect();
+        assert_eq!(shown, [3, 2, 1]);
+    }
 }

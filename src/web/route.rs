@@ -29,7 +29,7 @@ pub(super) enum Route {
     Ready,
     State,
     Verdicts { camera: Option<CameraId>, limit: usize },
-    Evidence { camera: CameraId, sequence: u64, kind: evidence::Kind, small: bool },
+    Evidence(evidence::Asked),
 }
 
 impl Route {
@@ -59,7 +59,14 @@ impl Route {
                     ["small"] => true,
                     _ => return Err(unknown()),
                 };
-                Self::Evidence { camera, sequence, kind, small }
+                let id = match query.filter(|query| !query.is_empty()) {
+                    None => None,
+                    Some(query) => {
+                        let id = query.strip_prefix("id=").and_then(|id| id.parse().ok());
+                        Some(id.ok_or_else(unknown)?)
+                    }
+                };
+                Self::Evidence(evidence::Asked { camera, sequence, kind, small, id })
             }
             _ => return Err(unknown()),
         })
@@ -67,7 +74,7 @@ impl Route {
 
     /// Whether its answer may take a while.
     pub(super) fn reads_disk(&self) -> bool {
-        matches!(self, Self::Metrics | Self::State | Self::Verdicts { .. } | Self::Evidence { .. })
+        matches!(self, Self::Metrics | Self::State | Self::Verdicts { .. } | Self::Evidence(_))
     }
 
     pub(super) fn answer(self, view: &View) -> Answer {
@@ -80,9 +87,7 @@ impl Route {
             Self::Ready => ready::readiness(view).answer(),
             Self::State => Answer::json(&state::state(view)),
             Self::Verdicts { camera, limit } => history(view, camera, limit),
-            Self::Evidence { camera, sequence, kind, small } => {
-                evidence::answer(view, &camera, sequence, (kind, small))
-            }
+            Self::Evidence(asked) => evidence::answer(view, &asked),
         }
     }
 }
@@ -131,8 +136,19 @@ mod tests {
     #[test]
     fn evidence_is_named_by_camera_and_sequence_only() {
         let camera: CameraId = "top".parse().unwrap();
-        let heatmap = Route::Evidence { camera, sequence: 7, kind: evidence::Kind::Heatmap, small: true };
-        assert_eq!(route("/evidence/top/7/heatmap/small", ""), Some(heatmap));
+        let (kind, id) = (evidence::Kind::Heatmap, uuid::Uuid::from_u128(7));
+        let heatmap = |id| {
+            Some(Route::Evidence(evidence::Asked {
+                camera: camera.clone(),
+                sequence: 7,
+                kind,
+                small: true,
+                id,
+            }))
+        };
+        assert_eq!(route("/evidence/top/7/heatmap/small", ""), heatmap(None));
+        assert_eq!(route("/evidence/top/7/heatmap/small", &format!("id={id}")), heatmap(Some(id)));
+        assert_eq!(route("/evidence/top/7/heatmap/small", "id=7"), None);
         for bad in [
             "/evidence/../7/picture",
             "/evidence/top/-1/picture",

@@ -16,10 +16,11 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::View;
 use super::answer::{Answer, Response};
+use super::evidence;
 use super::route::Route;
 use crate::backoff::Backoff;
 use crate::telemetry::chain;
@@ -34,6 +35,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(120);
 const HEADER_BYTES: usize = 16 << 10;
 /// Threads for answers that read the disk.
 pub(super) const WORKERS: usize = 6;
+/// Of those, the ones that pictures may hold at once, so that metrics and page are answered whatever becomes of them.
+pub(super) const TURNS: usize = 3;
 
 /// Listens on `address` and serves, for ever.
 pub(super) async fn serve(address: SocketAddr, view: &Arc<View>, bound: &Mutex<Option<SocketAddr>>) {
@@ -56,9 +59,13 @@ pub(super) async fn serve(address: SocketAddr, view: &Arc<View>, bound: &Mutex<O
     info!(page = format!("http://{address}/"), "the page is served");
     *bound.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    backoff.reset();
+    let mut refusing = false;
     while let Ok(permit) = room.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
+                backoff.reset();
+                refusing = false;
                 let view = view.clone();
                 tokio::spawn(async move {
                     connection(stream, address.ip(), view).await;
@@ -67,7 +74,10 @@ pub(super) async fn serve(address: SocketAddr, view: &Arc<View>, bound: &Mutex<O
             }
             Err(error) => {
                 // Out of file descriptors, most likely: others must close some first.
-                debug!(error = chain(&error), "a connection was not accepted");
+                if !refusing {
+                    warn!(error = chain(&error), "connections to the page are not accepted; trying again");
+                }
+                refusing = true;
                 tokio::time::sleep(backoff.pause()).await;
             }
         }
@@ -95,16 +105,27 @@ async fn respond(request: &Request<Incoming>, listening: IpAddr, view: Arc<View>
         return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "everything here is read-only").into_response();
     }
     let answer = match Route::of(request.uri().path(), request.uri().query()) {
+        Ok(Route::Evidence(asked)) => {
+            let Ok(turn) = view.turns.clone().acquire_owned().await else {
+                return Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
+                    .into_response();
+            };
+            let answered =
+                tokio::task::spawn_blocking(move || evidence::answer(&view, &asked).keeping(turn)).await;
+            answered.unwrap_or_else(|_panicked| failed())
+        }
         Ok(route) if route.reads_disk() => {
             let answered = tokio::task::spawn_blocking(move || route.answer(&view)).await;
-            answered.unwrap_or_else(|_panicked| {
-                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "this answer failed; the log says why")
-            })
+            answered.unwrap_or_else(|_panicked| failed())
         }
         Ok(route) => route.answer(&view),
         Err(refusal) => refusal,
     };
     answer.into_response()
+}
+
+fn failed() -> Answer {
+    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "this answer failed; the log says why")
 }
 
 /// Whether the request names this server. Where only this machine may ask, a page from elsewhere must not make a browser

@@ -1,11 +1,13 @@
 //! Everything that the page shows, as JSON.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::View;
 use super::ready;
-use crate::health::{CameraStatus, LineHealth};
+use crate::health::{CameraStatus, LineHealth, STALL};
 use crate::publish::Link;
 use crate::verdict::{Outcome, Verdict};
 
@@ -20,7 +22,7 @@ pub(super) fn state(view: &View) -> Value {
         "faults": ready::readiness(view).0,
         "broker": broker(view),
         "store": store(view),
-        "cameras": watched.lines.iter().map(|line| camera(view, line)).collect::<Vec<_>>(),
+        "cameras": watched.lines.iter().map(|line| camera(view, line, STALL)).collect::<Vec<_>>(),
         "alarms": alarms,
     })
 }
@@ -45,7 +47,8 @@ fn store(view: &View) -> Value {
     value
 }
 
-fn camera(view: &View, line: &LineHealth) -> Value {
+/// What the page shows of a camera; a stage that was silent for `stall` has hung.
+pub(super) fn camera(view: &View, line: &LineHealth, stall: Duration) -> Value {
     let snapshot = line.snapshot();
     let state = match &snapshot.camera {
         CameraStatus::Up { .. } => "up",
@@ -56,6 +59,7 @@ fn camera(view: &View, line: &LineHealth) -> Value {
     let total = &line.latencies().total;
     json!({
         "name": line.camera(),
+        "stalled": line.stalled(stall),
         "state": state,
         "reason": ready::camera_fault(&snapshot.camera),
         "since": snapshot.since,
@@ -63,6 +67,7 @@ fn camera(view: &View, line: &LineHealth) -> Value {
         "model": snapshot.model,
         "model_fault": snapshot.detector_fault,
         "threshold": snapshot.threshold,
+        "warnings": snapshot.news.warnings.values().collect::<Vec<_>>(),
         "counters": snapshot.counters,
         "latency_ms": {"p50": total.quantile_ms(0.5), "p99": total.quantile_ms(0.99)},
         "last": view.recent.last(line.camera()).as_ref().map(brief),

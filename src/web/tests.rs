@@ -1,8 +1,11 @@
 //! What the pages say of a small box: with nothing wrong, and with everything.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::*;
 use crate::health::Stage;
@@ -35,8 +38,7 @@ impl Box {
             broker: None,
             progress: Progress::new(),
         };
-        let view = View { watched, recent: Recent::default(), oldest_unpublished: Mutex::default() };
-        Self { view, line, _thread: thread, folder }
+        Self { view: View::new(watched), line, _thread: thread, folder }
     }
 }
 
@@ -123,6 +125,79 @@ fn evidence_is_found_by_camera_and_sequence_and_never_by_path() {
 }
 
 #[test]
+fn a_picture_that_is_named_by_its_id_is_never_another_parts() {
+    let b = Box::new();
+    let evidence = Evidence { picture: vec![1; 100], extension: "png", heatmap_png: None };
+    let request = RecordRequest { judgement: judgement("top", 0.9), evidence: Some(evidence), ticket: None };
+    let verdict = b.view.watched.store.record(request).wait().unwrap();
+    let ask = |query: &str| {
+        let answer = route::Route::of("/evidence/top/1/picture", Some(query)).ok().unwrap().answer(&b.view);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _inside = runtime.enter();
+        let response = answer.into_response();
+        let lasts = response.headers()[hyper::header::CACHE_CONTROL].to_str().unwrap().contains("immutable");
+        (response.status().as_u16(), lasts)
+    };
+    assert_eq!(ask(&format!("id={}", verdict.id)), (200, true));
+    assert_eq!(ask(""), (200, false));
+    assert_eq!(ask(&format!("id={}", uuid::Uuid::nil())), (404, false), "of another store");
+}
+
+#[test]
+fn a_line_that_hangs_and_what_is_odd_about_it_show_in_the_state() {
+    let b = Box::new();
+    b.line.camera_is_up("a camera".into());
+    let shown = &state::state(&b.view)["cameras"][0];
+    assert_eq!((&shown["stalled"], &shown["warnings"]), (&json!(null), &json!([])));
+    b.line.tell(|news| drop(news.warnings.insert("drift", "it looks darker".into())));
+    b.line.retire(Stage::Capture);
+    let shown = state::camera(&b.view, &b.line, Duration::ZERO);
+    assert_eq!((&shown["stalled"], &shown["warnings"]), (&json!("prepare"), &json!(["it looks darker"])));
+    let page = include_str!("page/page.js");
+    for field in ["camera.stalled", "camera.warnings", "broker.warning"] {
+        assert!(page.contains(field), "the page does not show {field}");
+    }
+}
+
+#[test]
+fn clients_that_do_not_read_their_pictures_keep_nobody_from_metrics_and_page() {
+    let b = Box::new();
+    // More than the kernel takes for a client that does not read.
+    let evidence = Evidence { picture: vec![1; 48 << 20], extension: "png", heatmap_png: None };
+    let request = RecordRequest { judgement: judgement("top", 0.9), evidence: Some(evidence), ticket: None };
+    b.view.watched.store.record(request).wait().unwrap();
+    let Box { view, _thread, folder: _folder, .. } = b;
+    let options = Options { address: "127.0.0.1:0".parse().unwrap(), ..Options::default() };
+    let web = Web::start(&options, view.watched).unwrap();
+    let address = loop {
+        match web.address() {
+            Some(address) => break address,
+            None => std::thread::yield_now(),
+        }
+    };
+    let ask = |path: &str| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        client
+    };
+    let held: Vec<TcpStream> = (0..2 * serve::WORKERS).map(|_| ask("/evidence/top/1/picture")).collect();
+    let answered = |client: &TcpStream| client.peek(&mut [0]).is_ok_and(|count| count == 1);
+    held.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+    while held.iter().filter(|client| answered(client)).count() < serve::TURNS {
+        std::thread::yield_now();
+    }
+    for _ in 0..20 {
+        for path in ["/metrics", "/api/state"] {
+            let mut head = [0; 12];
+            ask(path).read_exact(&mut head).unwrap();
+            assert_eq!(&head, b"HTTP/1.1 200", "{path}");
+        }
+    }
+    assert_eq!(held.iter().filter(|client| answered(client)).count(), serve::TURNS);
+}
+
+#[test]
 fn alerts_and_dashboard_name_metrics_that_exist() {
     let source = include_str!("metrics.rs");
     for text in [include_str!("../../config/alerts.yml"), include_str!("../../config/grafana-dashboard.json")]
@@ -135,4 +210,16 @@ fn alerts_and_dashboard_name_metrics_that_exist() {
             assert!(source.contains(&format!("\"{name}\"")), "there is no metric inspectord_{name}");
         }
     }
+}
+
+#[test]
+fn the_alert_for_a_line_that_hangs_fires_before_the_watchdog_restarts_the_program() {
+    let number = |text: &str, before: &str| -> f64 {
+        let rest = text.split(before).nth(1).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let alert = number(include_str!("../../config/alerts.yml"), "expr: inspectord_progress_age_seconds > ");
+    let watchdog = number(include_str!("../../systemd/inspectord.service"), "WatchdogSec=");
+    // The last sign of life may be half of it old, and Prometheus looks every 15 s unless told otherwise.
+    assert!(alert < watchdog / 2.0, "{alert} of {watchdog}");
 }

@@ -9,7 +9,7 @@ use inspectord::publish::{Incoming, Options, Reply, Request};
 use crate::daemon::{Floor, complete};
 use crate::inspectord::Running;
 use crate::mosquitto::{Access, Mosquitto};
-use crate::proxy::Proxy;
+use crate::proxy::{Mode, Proxy};
 use crate::session_rig::{Rig, camera, options};
 use crate::small_disk::SmallDisk;
 use crate::subscriber::{Subscriber, eventually};
@@ -120,13 +120,18 @@ async fn a_refused_trigger_whose_answer_was_lost_is_answered_after_a_crash() {
     let options = options(proxy.port());
     let (mut rig, plc) = with_plc(&options, broker.port()).await;
     plc.publish(TRIGGER, part("a")).await;
-    // Taken, and refused by an answer that has not left yet.
-    rig.next_request().await;
-    rig.crash().await;
-    let mut rig = Rig::start(&options, 100);
+    let refuse =
+        |request: Request| Reply::refused(camera("top"), Some("a".into()), "no").settling(request.receipt);
     let request = rig.next_request().await;
-    let refusal = Reply::refused(camera("top"), Some("a".into()), "no").settling(request.receipt);
-    rig.replies.send(refusal).await.unwrap();
+    proxy.set(Mode::Swallow);
+    let sent = rig.monitor.counters.sent.get();
+    rig.replies.send(refuse(request)).await.unwrap();
+    eventually("the answer is under way", || rig.monitor.counters.sent.get() > sent).await;
+    rig.crash().await;
+    assert_eq!(plc.count("/reply"), 0, "the answer was not lost");
+    proxy.set(Mode::Pass(Duration::ZERO));
+    let mut rig = Rig::start(&options, 100);
+    rig.replies.send(refuse(rig.incoming.recv().await.unwrap())).await.unwrap();
     plc.wait_until("/reply", |v| v["part_id"] == "a").await;
     rig.stop().await;
     let mut rig = Rig::start(&options, 100);
@@ -171,6 +176,51 @@ async fn what_the_broker_holds_back_for_want_of_acknowledgements_is_known_to_be_
         }
         assert!(n < 1000, "it never catches up");
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_busy_line_whose_broker_withholds_the_status_is_inspected_and_told_of_it() {
+    let broker = Mosquitto::start(Access::TriggersOnly).await;
+    let options = options(broker.port());
+    let first = Rig::start(&options, 16);
+    eventually("it subscribes", || first.monitor.counters.acknowledged.get() > 0).await;
+    first.stop().await;
+    // The broker resumes the session, and from then on the line is never silent.
+    let plc = Subscriber::start(broker.port(), "none").await;
+    plc.publish(TRIGGER, part("waited")).await;
+    let mut rig = Rig::start(&options, 100);
+    let mut late = Vec::new();
+    while !late.ends_with(&[false]) {
+        assert!(late.len() < 1000, "every part of a line that runs is called late");
+        let request = rig.next_request().await;
+        request.receipt.give();
+        late.push(trigger(&request).1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        plc.publish(TRIGGER, "{}").await;
+    }
+    assert!(late[0], "what had waited is");
+    let warning = rig.monitor.health.borrow().warning.clone().unwrap_or_default();
+    assert!(warning.contains("access rules") && warning.contains("`inspectord/box/status`"), "{warning}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn triggers_that_come_while_the_box_is_away_survive_an_oversize_message_before_that() {
+    let broker = Mosquitto::start(Access::Open).await;
+    let options = options(broker.port());
+    let (rig, plc) = with_plc(&options, broker.port()).await;
+    plc.publish(TRIGGER, vec![b' '; 300_000]).await;
+    let refusal = plc.wait_until("/reply", |reply| reply["ok"] == false).await;
+    assert!(refusal["error"].as_str().unwrap().contains("300000 bytes"), "{refusal}");
+    assert_eq!(rig.monitor.counters.failures.get(), 0, "the connection is kept");
+    plc.publish(TRIGGER, vec![b' '; 2_000_000]).await;
+    let online = || plc.on("/status").iter().filter(|v| v["state"] == "online").count();
+    eventually("it has connected and subscribed anew", || online() == 2).await;
+    rig.crash().await;
+    plc.publish(TRIGGER, part("while away")).await;
+    let mut rig = Rig::start(&options, 100);
+    assert_eq!(trigger(&rig.next_request().await), ("while away".into(), true));
     rig.stop().await;
 }
 

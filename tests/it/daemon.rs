@@ -216,8 +216,15 @@ async fn a_gap_is_filled_on_request() {
         .await;
     let reply = subscriber.wait_for("/reply", 1).await.remove(0);
     assert_eq!(reply["id"], "gap", "{reply}");
+    let ends = &reply["result"];
+    assert_eq!(
+        (&ends["replayed"], &ends["first"], &ends["last"]),
+        (&4.into(), &3.into(), &6.into()),
+        "{reply}"
+    );
+    // The answer came behind them.
     let sequences: Vec<u64> =
-        subscriber.wait_for("/verdict", 4).await.iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
+        subscriber.on("/verdict").iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, [3, 4, 5, 6]);
     daemon.stops();
 }
@@ -478,4 +485,16 @@ fn a_snapshot_shows_what_the_detector_would_see() {
     settings("region = { x = 150, y = 0, width = 100, height = 100 }");
     snapshot(&[]).refuses(1, &["200x120", "region"]);
     snapshot(&["--camera", "side"]).refuses(2, &["side", "top"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_filter_that_cannot_be_read_is_told_of() {
+    let floor = Floor::new().await;
+    floor.drop_pictures(0, 1);
+    floor.replay("");
+    let mut command = floor.command(&["--until-end"]);
+    command.env("INSPECTORD_LOG", "inspectord=loud");
+    let ended = Running::start(command).ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("INSPECTORD_LOG is no filter"), "{}", ended.stderr);
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use inspectord::publish::{
-    Aside, Availability, CameraCounters, CameraState, Command, Incoming, Link, Options, Outgoing,
-    PublishError, Reply, Tls, probe,
+    Availability, CameraCounters, CameraState, Command, Incoming, Link, Options, Outgoing, PublishError,
+    Replayed, Reply, RequestId, Tls, probe,
 };
 use inspectord::verdict::{AnomalousRegion, Outcome, Score};
 use serde_json::{Value, json};
@@ -290,12 +290,39 @@ async fn verdicts_outside_the_order_go_where_they_belong() {
     let rig = Rig::start(&options(broker.port()), 16);
     let replayed = verdict("top", 10);
     let ahead = verdict("side", 20);
-    rig.aside.send(Aside::Replay(replayed.clone())).await.unwrap();
-    rig.aside.send(Aside::Alarm(ahead.clone())).await.unwrap();
+    rig.replayed.send(Replayed::Verdict(Box::new(replayed.clone()))).await.unwrap();
+    rig.alarms.send(ahead.clone()).await.unwrap();
     assert_eq!(subscriber.wait_for("/top/verdict", 1).await[0]["id"], replayed.id.to_string());
     assert_eq!(subscriber.wait_for("/side/alarm", 1).await[0]["id"], ahead.id.to_string());
     rig.stop().await;
     assert_eq!((subscriber.count("/top/alarm"), subscriber.count("/side/verdict")), (0, 0));
+}
+
+#[tokio::test]
+async fn an_early_alarm_does_not_wait_for_a_replay_and_the_replays_answer_does() {
+    const REPLAYED: u64 = 400;
+    let broker = Mosquitto::start(Access::Open).await;
+    let proxy = Proxy::start(broker.port()).await;
+    proxy.set(Mode::Pass(Duration::from_millis(50)));
+    let rig = Rig::start(&Options { inflight: 8, ..options(proxy.port()) }, 16);
+    let subscriber = Subscriber::start(broker.port(), "inspectord/#").await;
+    let to = rig.replayed.clone();
+    let replay = tokio::spawn(async move {
+        for sequence in 1..=REPLAYED {
+            to.send(Replayed::Verdict(Box::new(verdict("top", sequence)))).await.unwrap();
+        }
+        let id = RequestId::new("gap").unwrap();
+        to.send(Replayed::Over(Reply::done(camera("top"), id, json!({})))).await.unwrap();
+    });
+    subscriber.wait_for("/verdict", 1).await;
+    rig.alarms.try_send(verdict("side", 20)).unwrap();
+    subscriber.wait_for("/alarm", 1).await;
+    assert!((subscriber.count("/verdict") as u64) < REPLAYED, "it waited for the replay");
+    proxy.set(Mode::Pass(Duration::ZERO));
+    subscriber.wait_for("/reply", 1).await;
+    assert_eq!(subscriber.count("/verdict") as u64, REPLAYED, "the answer overtook what it answers");
+    replay.await.unwrap();
+    rig.stop().await;
 }
 
 #[tokio::test]
@@ -423,7 +450,7 @@ async fn a_broker_that_silently_withholds_is_told_of() {
 async fn oversize_messages_cannot_keep_verdicts_from_going_out() {
     let broker = Mosquitto::start(Access::Open).await;
     let plc = Subscriber::start(broker.port(), "inspectord/+/+/verdict").await;
-    plc.retain("inspectord/box/top/trigger", vec![b' '; 100_000]).await;
+    plc.retain("inspectord/box/top/trigger", vec![b' '; 2_000_000]).await;
     let mut rig = Rig::start(&Options { max_packet_kilobytes: 16, ..options(broker.port()) }, 16);
     eventually("the inputs are closed", || {
         rig.link() == Link::Up

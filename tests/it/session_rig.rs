@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use inspectord::delivery::Deliveries;
 use inspectord::frame::CameraId;
 use inspectord::publish::{
-    Aside, CameraState, Incoming, Link, Monitor, Options, Outgoing, Reply, Request, Seam, Session,
+    CameraState, Incoming, Link, Monitor, Options, Outgoing, Replayed, Reply, Request, Seam, Session,
 };
 use inspectord::shutdown::Shutdown;
 use inspectord::verdict::{Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings, Verdict};
@@ -17,7 +17,8 @@ use crate::subscriber::eventually;
 
 pub(crate) struct Rig {
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    pub(crate) aside: mpsc::Sender<Aside>,
+    pub(crate) replayed: mpsc::Sender<Replayed>,
+    pub(crate) alarms: mpsc::Sender<Verdict>,
     pub(crate) acknowledged: mpsc::Receiver<u64>,
     pub(crate) states: watch::Sender<BTreeMap<CameraId, CameraState>>,
     pub(crate) replies: mpsc::Sender<Reply>,
@@ -49,25 +50,28 @@ impl Rig {
     /// The same, of a box that has taken `taken` before.
     pub(crate) fn start_after(options: &Options, inputs: usize, taken: Deliveries) -> Self {
         let (outgoing, outgoing_out) = mpsc::channel(16);
-        let (aside, aside_out) = mpsc::channel(16);
+        let (replayed, replayed_out) = mpsc::channel(16);
+        let (alarms, alarms_out) = mpsc::channel(16);
         let (acknowledged_in, acknowledged) = mpsc::channel(16);
         let (states, states_out) = watch::channel(BTreeMap::new());
         let (replies, replies_out) = mpsc::channel(16);
         let (incoming_in, incoming) = mpsc::channel(inputs);
         let seam = Seam {
             outgoing: outgoing_out,
-            aside: aside_out,
+            replayed: replayed_out,
+            alarms: alarms_out,
             acknowledged: acknowledged_in,
             states: states_out,
             replies: replies_out,
             incoming: incoming_in,
             taken,
+            counters: Default::default(),
         };
         let cameras = ["top", "side"].map(camera).into();
         let (session, monitor) = Session::new(options, "box", cameras, seam);
         let shutdown = Shutdown::new();
         let task = tokio::spawn(session.run(shutdown.clone()));
-        Self { outgoing, aside, acknowledged, states, replies, incoming, monitor, shutdown, task }
+        Self { outgoing, replayed, alarms, acknowledged, states, replies, incoming, monitor, shutdown, task }
     }
 
     pub(crate) fn link(&self) -> Link {

@@ -114,8 +114,9 @@ async fn a_stranger_gets_nothing_but_what_is_meant_to_be_read() {
     assert!(matches!(page.say(&endless).status, 0 | 400 | 431));
     // More idle connections than are taken at once: others wait, the daemon does not.
     let idle: Vec<TcpStream> = (0..100).map(|_| page.connect()).collect();
+    let subscriber = floor.subscribe().await;
     floor.drop_pictures(0, 1);
-    floor.subscribe().await.wait_for("/state", 1).await;
+    subscriber.wait_for("/verdict", 1).await;
     drop(idle);
     assert_eq!(page.get("/healthz").status, 200);
     daemon.stops();

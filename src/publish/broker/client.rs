@@ -127,7 +127,7 @@ impl Client {
     async fn talk(&mut self) -> Ended {
         loop {
             // MQTT grants one and a half times what the client promised.
-            let silent = Instant::now() + Duration::from_secs(u64::from(self.keep_alive) * 3 / 2);
+            let silent = Instant::now() + Duration::from_secs(self.keep_alive.into()) * 3 / 2;
             let step = self.step(silent).await;
             if let Err(ended) = step {
                 return ended;

@@ -45,6 +45,7 @@ impl Conversation<'_> {
             return;
         }
         self.last_heard = Instant::now();
+        self.lag.came();
         if self.lag.overdue(self.last_heard) {
             self.session.inbox.fall_behind();
         }
@@ -177,12 +178,14 @@ impl Conversation<'_> {
         if self.lag.overdue(now) {
             self.session.inbox.fall_behind();
         }
-        if silent && !self.session.inbox.is_current() && self.lag.waited(now, keep_alive) {
+        let oldest = self.owed.front().map(|owed| owed.since);
+        let quiet = silent && !self.session.inbox.is_current() && self.lag.waited(now, keep_alive);
+        if quiet || self.lag.hopeless(oldest, keep_alive, now) {
             self.session.inbox.caught_up();
-            if self.lag.given_up() {
+            if self.lag.given_up() && !self.session.reporter.has_warned() {
                 self.warn_of_silence();
             }
-        } else if self.lag.should_ask(self.owed.front().map(|owed| owed.since), now) {
+        } else if self.lag.should_ask(oldest, now) {
             self.say_online();
         }
     }

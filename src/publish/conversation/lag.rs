@@ -11,6 +11,11 @@ use tokio::time::Instant;
 /// The longest that a message may have waited and still be called fresh, about; and how long a message may be owed its
 /// acknowledgement before the broker is asked whether it holds others back for it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Signs of life that the status may take to come back before it is given up.
+const HOPE: u32 = 4;
+/// More messages in a second than these are taken for what the broker had kept, which comes before the status. Brokers
+/// keep 1,000 unless told otherwise, which are through before hope is lost.
+const FLOOD: u32 = 50;
 
 /// The status that was sent last, on its way to the broker and back.
 #[derive(Debug, Default)]
@@ -21,25 +26,33 @@ pub(super) struct Lag {
     acknowledged: Option<Instant>,
     /// Whether one has ever come back on this connection; access rules may withhold them.
     hears: bool,
+    /// Since when nothing but such rules can withhold it, as far as is known, and what has come since.
+    withheld: Option<Instant>,
+    came: u32,
 }
 
 impl Lag {
     /// The status was sent.
     pub(super) fn asked(&mut self) {
-        (self.out, self.acknowledged) = (true, None);
+        *self = Self { out: true, hears: self.hears, ..Self::default() };
+    }
+
+    /// A message came.
+    pub(super) fn came(&mut self) {
+        self.came = self.came.saturating_add(1);
     }
 
     /// The broker has acknowledged it.
     pub(super) fn acknowledged(&mut self, now: Instant) {
         if self.out {
-            self.acknowledged = Some(now);
+            (self.acknowledged, self.withheld, self.came) = (Some(now), Some(now), 0);
         }
     }
 
     /// It came back; `true` if that was prompt, so that nothing is being held back.
     pub(super) fn came_back(&mut self, now: Instant) -> bool {
         let prompt = !self.waited(now, PATIENCE);
-        *self = Self { out: false, acknowledged: None, hears: true };
+        *self = Self { hears: true, ..Self::default() };
         prompt
     }
 
@@ -50,8 +63,27 @@ impl Lag {
 
     /// It will not come back. Whether that is so of all of them, as far as is known.
     pub(super) fn given_up(&mut self) -> bool {
-        (self.out, self.acknowledged) = (false, None);
+        *self = Self { hears: self.hears, ..Self::default() };
         !self.hears
+    }
+
+    /// Whether it will not come back although messages do, `keep_alive` being the time between signs of life and
+    /// `oldest` when the oldest message came that is not acknowledged: brokers may wait for that. Where so, none is
+    /// expected any more on this connection.
+    pub(super) fn hopeless(&mut self, oldest: Option<Instant>, keep_alive: Duration, now: Instant) -> bool {
+        let Some(since) = self.withheld else { return false };
+        let hope = keep_alive * HOPE;
+        let owing = oldest.is_some_and(|oldest| now - oldest > PATIENCE);
+        let over = now - since > hope;
+        let flooded = u64::from(self.came) > u64::from(FLOOD) * hope.as_secs();
+        if owing || (over && flooded) {
+            (self.withheld, self.came) = (Some(now), 0);
+            return false;
+        }
+        if over {
+            self.hears = false;
+        }
+        over
     }
 
     /// Whether it has been held back for longer than `limit`.
@@ -96,6 +128,45 @@ mod tests {
         assert!(lag.overdue(start + 1001 * MS));
         assert!(!lag.came_back(start + 1001 * MS));
         assert!(!lag.overdue(start + 9000 * MS));
+    }
+
+    #[test]
+    fn a_status_that_does_not_come_back_to_a_busy_line_is_given_up() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        assert!(!lag.hopeless(None, 5000 * MS, start + 60_000 * MS), "it is not even acknowledged");
+        lag.acknowledged(start);
+        (0..200).for_each(|_| lag.came());
+        assert!(!lag.hopeless(None, 5000 * MS, start + 20_000 * MS));
+        let just_now = Some(start + 20_000 * MS);
+        assert!(lag.hopeless(just_now, 5000 * MS, start + 20_001 * MS));
+        assert!(lag.given_up());
+        assert!(!lag.overdue(start + 60_000 * MS) && !lag.hopeless(None, 5000 * MS, start + 60_000 * MS));
+    }
+
+    #[test]
+    fn a_single_status_that_is_lost_is_given_up_too() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        lag.came_back(start);
+        lag.asked();
+        lag.acknowledged(start);
+        assert!(lag.overdue(start + 1001 * MS));
+        assert!(lag.hopeless(None, 1000 * MS, start + 4001 * MS));
+        assert!(lag.given_up(), "none is expected any more");
+        assert!(!lag.overdue(start + 9000 * MS));
+    }
+
+    #[test]
+    fn hope_lasts_while_the_broker_waits_for_acknowledgements_or_delivers_what_it_had_kept() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        lag.asked();
+        lag.acknowledged(start);
+        assert!(!lag.hopeless(Some(start), 1000 * MS, start + 5000 * MS), "the disk stands still");
+        assert!(!lag.hopeless(None, 1000 * MS, start + 9000 * MS), "it has only just gone on");
+        (0..201).for_each(|_| lag.came());
+        assert!(!lag.hopeless(None, 1000 * MS, start + 9001 * MS), "no line is as busy");
+        assert!(lag.hopeless(None, 1000 * MS, start + 13_002 * MS));
     }
 
     #[test]

@@ -17,13 +17,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::frame::CameraId;
 use crate::shutdown::Shutdown;
+use crate::verdict::Verdict;
 
 use self::hear::{Owed, Refusals, Unanswered};
 use self::lag::Lag;
 use crate::publish::connection::{Polled, drive, event_channel, refused_subscriptions, who};
 use crate::publish::error::PublishError;
 use crate::publish::payload::{CameraState, Presence, Reply, Status};
-use crate::publish::session::{Aside, Outgoing, Session};
+use crate::publish::session::{Outgoing, Replayed, Session};
 use crate::publish::window::Purpose;
 
 /// How often the conversation looks at what only time can tell.
@@ -48,7 +49,8 @@ enum Stage {
 enum Wake {
     Library(Option<Polled>),
     Verdict(Outgoing),
-    Aside(Aside),
+    Replayed(Replayed),
+    Alarm(Verdict),
     Reply(Reply),
     States,
     Receipt,
@@ -82,7 +84,7 @@ pub(super) struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     /// Connects and talks; ends with `Ok` when a stop was asked for and carried out.
     pub(super) async fn hold(session: &'a mut Session, shutdown: &Shutdown) -> Result<(), PublishError> {
-        let (client, library) = session.connector.open(session.strikes.forget(Instant::now()))?;
+        let (client, library) = session.connector.open()?;
         let (events_in, mut events) = event_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +124,8 @@ impl<'a> Conversation<'a> {
             let ended = match self.wait(events, shutdown).await {
                 Wake::Library(polled) => self.heard(polled)?,
                 Wake::Verdict(outgoing) => self.verdict(&outgoing),
-                Wake::Aside(aside) => self.aside(&aside),
+                Wake::Replayed(replayed) => self.replayed(&replayed),
+                Wake::Alarm(verdict) => self.early_alarm(&verdict),
                 Wake::Reply(reply) => self.reply(&reply),
                 Wake::States => self.publish_states(Instant::now()),
                 Wake::Receipt => false,
@@ -147,16 +150,18 @@ impl<'a> Conversation<'a> {
     async fn wait(&mut self, events: &mut mpsc::Receiver<Polled>, shutdown: &Shutdown) -> Wake {
         let Session { seam, window, reported, deadline, connector, receipts, .. } = &mut *self.session;
         let hungry = matches!(self.stage, Stage::Up | Stage::Draining) && window.hungry();
-        let aside_limit = usize::from(connector.options.inflight).div_ceil(2);
-        let aside_hungry =
-            hungry && !seam.aside.is_empty() && window.count(|p| *p == Purpose::Aside) < aside_limit;
+        let inflight = usize::from(connector.options.inflight);
+        let room_for = |of: Purpose, share: usize| hungry && window.count(|p| *p == of) < share;
+        let replaying = !seam.replayed.is_empty() && room_for(Purpose::Replay, inflight.div_ceil(2));
+        let alarmed = !seam.alarms.is_empty() && room_for(Purpose::Alarm, inflight.div_ceil(4));
         let done = window.done().filter(|done| *reported != Some(*done));
         let stopping = deadline.is_some();
         let deadline = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
             polled = events.recv() => Wake::Library(polled),
             Some(outgoing) = seam.outgoing.recv(), if hungry => Wake::Verdict(outgoing),
-            Some(aside) = seam.aside.recv(), if aside_hungry => Wake::Aside(aside),
+            Some(replayed) = seam.replayed.recv(), if replaying => Wake::Replayed(replayed),
+            Some(verdict) = seam.alarms.recv(), if alarmed => Wake::Alarm(verdict),
             Some(reply) = seam.replies.recv(), if hungry => Wake::Reply(reply),
             Ok(()) = seam.states.changed(), if self.stage == Stage::Up => Wake::States,
             () = receipts.bell() => Wake::Receipt,
@@ -196,6 +201,7 @@ impl<'a> Conversation<'a> {
 
     fn accepted(&mut self, resumed: bool) -> Result<(), PublishError> {
         self.since = Instant::now();
+        self.session.accepted = Some(self.since);
         self.stage = if self.session.deadline.is_some() { Stage::Draining } else { Stage::Up };
         self.online = Status::new(Presence::Online, Timestamp::now()).encode();
         self.session.inbox.begin(resumed);
@@ -206,7 +212,7 @@ impl<'a> Conversation<'a> {
         if self.session.strikes.closed(self.since) {
             self.session.inbox.caught_up();
             self.say_online();
-            let warning = "messages larger than mqtt.max_packet_kilobytes come in on trigger or command topics, so \
+            let warning = "messages larger than can be taken in come on trigger or command topics, so \
                            that triggers and commands are not taken for a minute: find who sends them, and clear \
                            retained ones with `mosquitto_pub -r -n -t TOPIC`";
             self.session.reporter.warn(warning.into());
@@ -272,9 +278,11 @@ impl<'a> Conversation<'a> {
         let options = &self.session.connector.options;
         self.session.reporter.warn(format!(
             "the broker acknowledged this box's status and did not deliver it back: its access rules may silently drop \
-             what {} publishes or reads below `{}`",
+             what {} publishes or reads below `{}`; until `{}` is allowed in both directions, triggers that it held back \
+             may be taken for fresh ones",
             who(options),
             self.session.connector.topics.prefix(),
+            self.session.connector.topics.status(),
         ));
     }
 

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::{Conversation, Stage};
 use crate::publish::error::PublishError;
 use crate::publish::payload::{self, Reply};
-use crate::publish::session::{Aside, Outgoing};
+use crate::publish::session::{Outgoing, Replayed};
 use crate::publish::window::{Packet, Purpose};
 use crate::verdict::{Decision, Verdict};
 
@@ -56,14 +56,20 @@ impl Conversation<'_> {
         false
     }
 
-    pub(super) fn aside(&mut self, aside: &Aside) -> bool {
-        let topics = &self.session.connector.topics;
-        let (verdict, topic) = match aside {
-            Aside::Replay(verdict) => (verdict, topics.verdict(verdict.camera())),
-            Aside::Alarm(verdict) => (verdict, topics.alarm(verdict.camera())),
-        };
-        let payload = self.encode(verdict);
-        self.push(topic, payload, Purpose::Aside);
+    pub(super) fn replayed(&mut self, replayed: &Replayed) -> bool {
+        match replayed {
+            Replayed::Verdict(verdict) => {
+                let topic = self.session.connector.topics.verdict(verdict.camera());
+                self.push(topic, self.encode(verdict), Purpose::Replay);
+                false
+            }
+            Replayed::Over(reply) => self.reply(reply),
+        }
+    }
+
+    pub(super) fn early_alarm(&mut self, verdict: &Verdict) -> bool {
+        let topic = self.session.connector.topics.alarm(verdict.camera());
+        self.push(topic, self.encode(verdict), Purpose::Alarm);
         false
     }
 

@@ -46,6 +46,9 @@ function chips(state) {
   const oldest = store.oldest_unpublished ? `, oldest ${ago(store.oldest_unpublished, state.now)}` : "";
   if (broker.state !== "disabled") made.push(chip(`to publish${oldest}`, number(waiting), waiting > 1000 ? "odd" : ""));
   if (store.failing) made.push(chip("store", "cannot write", "bad"));
+  if (store.pressed) made.push(chip("store", "disk full", "bad"));
+  if (store.thinning) made.push(chip("evidence", "left out", "odd"));
+  if (store.slow) made.push(chip("store", "slow disk", "odd"));
   if (store.free_bytes !== null && store.disk_bytes) {
     const share = store.free_bytes / store.disk_bytes;
     made.push(chip(`free of ${bytes(store.disk_bytes)}`, bytes(store.free_bytes), share < 0.03 ? "bad" : share < 0.1 ? "odd" : ""));
@@ -65,6 +68,7 @@ function perMinute(camera, parts, now) {
 }
 
 function wordFor(camera) {
+  if (camera.stalled) return ["bad", "✕ HANGS", `the ${camera.stalled} stage has hung`];
   if (camera.model_fault) return ["bad", "✕ NO MODEL", camera.model_fault];
   if (camera.state === "down") return ["bad", "✕ DOWN", camera.reason];
   if (camera.state === "opening") return ["off", "… OPENING", camera.reason];
@@ -102,18 +106,21 @@ function card(camera, state) {
   if (last && last.score !== undefined) foot.append(element("span", "", `score ${score(last.score)} of ${score(camera.threshold)}`));
   if (camera.last_frame_at) foot.append(element("span", "", `last frame ${ago(camera.last_frame_at, state.now)} ago`));
   foot.append(element("span", "", `${camera.model.name} ${camera.model.version}`));
-  return element("article", `camera ${kind}`, top, counts, foot);
+  const warnings = camera.warnings.map((warning) => element("p", "warning", warning));
+  return element("article", `camera ${kind}`, top, counts, ...warnings, foot);
 }
 
 function picture(alarm, kind) {
   const path = `/evidence/${alarm.camera}/${alarm.sequence}/${kind}`;
+  // By its id a picture is told from one of another store that had the same number.
+  const id = `?id=${alarm.id}`;
   const image = element("img");
   image.alt = `${kind} of ${alarm.camera} ${alarm.sequence}`;
   image.loading = "lazy";
   image.onerror = () => link.remove();
-  image.src = `${path}/small`;
+  image.src = `${path}/small${id}`;
   const link = element("a", "", image);
-  link.href = path;
+  link.href = path + id;
   link.target = "_blank";
   return link;
 }
@@ -145,8 +152,8 @@ function alarms(list) {
   document.getElementById("quiet").hidden = list.length !== 0;
 }
 
-function banner(text) {
-  const made = document.getElementById("banner");
+function tell(id, text) {
+  const made = document.getElementById(id);
   made.hidden = !text;
   made.textContent = text;
 }
@@ -158,7 +165,9 @@ function render(state) {
   show("chips", ...chips(state));
   show("cameras", ...state.cameras.map((camera) => card(camera, state)));
   alarms(state.alarms);
-  banner(state.faults.filter((fault) => !fault.startsWith("camera ")).join("\n"));
+  // A camera's own stand on its card.
+  tell("banner", state.faults.filter((fault) => !fault.startsWith("camera ")).join("\n"));
+  tell("notice", state.broker.warning);
 }
 
 async function refresh() {
@@ -167,7 +176,7 @@ async function refresh() {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     render(await answer.json());
   } catch {
-    banner("The box does not answer. What is shown below is old.");
+    tell("banner", "The box does not answer. What is shown below is old.");
   }
   setTimeout(refresh, document.hidden ? 5000 : 1000);
 }
