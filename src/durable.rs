@@ -29,6 +29,22 @@ pub(crate) fn replace_prepared(path: &Path, bytes: &[u8], prepare: impl FnOnce(&
     written
 }
 
+/// Makes the folder at `path` and what is missing above it; there after a power cut, too.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let missing: Vec<_> = missing.collect();
+    fs::create_dir_all(path)?;
+    // A crash may have left the last one made and its name not durable.
+    for made in std::iter::once(path).chain(missing.into_iter().skip(1)) {
+        match sync_folder_of(made) {
+            // One may add to folders that one may not open.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Makes durable that names in `path`'s folder came or went.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -56,6 +72,17 @@ mod tests {
         replace(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/c");
+        make_folder(&path).unwrap();
+        make_folder(&path).unwrap();
+        assert!(path.is_dir());
+        fs::write(path.join("file"), "in the way").unwrap();
+        assert!(make_folder(&path.join("file/d")).is_err());
     }
 
     #[test]

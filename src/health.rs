@@ -161,6 +161,13 @@ impl LineHealth {
         }))
     }
 
+    /// A line's that does not exist.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let model = ModelRef { name: "m".into(), version: "v".into() };
+        Self::new("top".parse().expect("a name: this is a bug"), model, Threshold(1.0))
+    }
+
     /// The camera whose line this is.
     pub fn camera(&self) -> &CameraId {
         &self.0.camera
@@ -355,8 +362,7 @@ mod tests {
 
     #[test]
     fn a_silent_stage_is_named_and_a_retired_one_is_not() {
-        let model = ModelRef { name: "m".into(), version: "v".into() };
-        let health = LineHealth::new("top".parse().unwrap(), model, Threshold(1.0));
+        let health = LineHealth::for_tests();
         for stage in [Stage::Capture, Stage::Prepare, Stage::Dispatch] {
             health.retire(stage);
         }

@@ -74,7 +74,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A connected area of the picture whose anomaly map exceeds the threshold, in pixels of the captured picture.
+/// A connected area of the picture whose anomaly map exceeds the threshold, in pixels of the upright picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnomalousRegion {
     /// Left edge.
@@ -105,7 +105,7 @@ pub struct Finding {
     pub score: Score,
     /// What it was held against.
     pub threshold: Threshold,
-    /// Where the map is highest, `[x, y]` in pixels of the captured picture.
+    /// Where the map is highest, `[x, y]` in pixels of the upright picture.
     pub peak: [u32; 2],
     /// The areas above the threshold, worst first, at most 32; empty exactly when the part is `ok`.
     pub regions: Vec<AnomalousRegion>,

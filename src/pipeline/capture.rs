@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::opening::{self, TICK};
 use super::options::{CaptureMode, Views, WhenFull};
-use super::part::{Decided, Part};
+use super::part::{Outlet, Part};
 use super::timer::Timer;
 use crate::backoff::Backoff;
 use crate::camera::{Camera, CameraError, Judged, Next, OpenCamera};
@@ -43,7 +43,7 @@ pub(crate) struct Capture {
     pub(crate) judged: Box<Judged<'static>>,
     pub(crate) triggers: Receiver<Part>,
     pub(crate) ready: Sender<Part>,
-    pub(crate) dispatch: Sender<Decided>,
+    pub(crate) outlet: Outlet,
     pub(crate) health: LineHealth,
     pub(crate) shutdown: Shutdown,
 }
@@ -182,7 +182,7 @@ impl Capture {
         let part = |due: Instant| {
             self.health.counters().triggers.increment();
             let at = clock::utc_of(&SystemClock, due);
-            Part::free_running(self.camera.clone(), due, at, self.dispatch.clone())
+            Part::free_running(&self.outlet, due, at)
         };
         for count in (1..=tick.missed.min(MOST_MISSED_TICKS)).rev() {
             let missed = part(timer.before(tick, count));
@@ -202,7 +202,7 @@ impl Capture {
                 recent.remember(frame.source.as_ref());
                 self.health.frames_exposed(std::slice::from_ref(&*frame));
                 let (began, at) = (frame.captured, frame.captured_at);
-                let part = Part::free_running(self.camera.clone(), began, at, self.dispatch.clone());
+                let part = Part::free_running(&self.outlet, began, at);
                 Ok(Taken::Part(part.with_frame(*frame)))
             }
             Ok(Next::Nothing) => Ok(Taken::Nothing),
@@ -211,7 +211,7 @@ impl Capture {
                 recent.remember(origin.as_ref());
                 self.health.counters().accepted.increment();
                 let now = (Instant::now(), Timestamp::now());
-                let part = Part::free_running(self.camera.clone(), now.0, now.1, self.dispatch.clone());
+                let part = Part::free_running(&self.outlet, now.0, now.1);
                 part.give_up_on(origin, format!("camera `{name}` delivered a bad frame: {message}"));
                 Ok(Taken::Nothing)
             }

@@ -75,7 +75,7 @@ fn keep(registered: &Receiver<Arc<Core>>) {
         let now = Instant::now();
         while due.peek().is_some_and(|Reverse(next)| next.0 <= now) {
             if let Some(Reverse(Due(_, core))) = due.pop() {
-                core.give_up(Reason::Deadline, "the deadline passed before the inspection was done");
+                core.give_up(None, Reason::Deadline, "the deadline passed before the inspection was done");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The dispatch stage: draws the evidence of verdicts that are not `ok` and hands every verdict to the store.
 //!
 //! One thread per line. In: concluded parts, in the order they were concluded. Out: records, in that order. When the
-//! store's queue is full it waits, then the stages before it. It ends when the last part of its line has concluded.
+//! store's queue is full it waits, then the stages before it, all of them showing that they live. It ends when the last part
+//! of its line has concluded.
 //! Not here: files (`store`), topics (`publish`).
 
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use crate::telemetry;
 use crate::verdict::{Decision, Finding, Judgement, Outcome, Verdict};
 
 const TICK: Duration = Duration::from_millis(500);
-/// How long a stopping line waits for its last verdicts to be durable.
-const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long stopping lines wait for a disk that does not take their last verdicts.
+pub(super) const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long a line waits at least for its last verdicts to be durable, however long its other stages took.
+pub(super) const LEAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Told of every judgement and, on the simulated line, of the truth.
 pub type Observer = Arc<dyn Fn(&Judgement, Option<&Planted>) + Send + Sync>;
@@ -66,7 +69,7 @@ pub(crate) fn dispatch(
             health.warn_about(golden::OVERDUE, warning);
         }
     }
-    let give_up = Instant::now() + LAST_WRITES;
+    let give_up = Instant::now() + store.patience().unwrap_or(LAST_WRITES).max(LEAST_WAIT);
     while unwritten.load(Ordering::Acquire) > 0 && Instant::now() < give_up {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -101,9 +104,10 @@ fn dispatch_one(
         observer(&judgement, planted.as_ref());
     }
     let judged = Instant::now();
+    let alive = || health.beat(Stage::Dispatch);
     let (health, unwritten, told) = (health.clone(), unwritten.clone(), listeners.recorded.clone());
     unwritten.fetch_add(1, Ordering::AcqRel);
-    store.record_then(RecordRequest { judgement, evidence, ticket }, move |recorded| {
+    store.record_alive(RecordRequest { judgement, evidence, ticket }, alive, move |recorded| {
         match recorded {
             Ok(verdict) => {
                 health.latencies().record.observe(judged.elapsed());

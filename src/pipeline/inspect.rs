@@ -139,7 +139,8 @@ pub(crate) fn infer(
         };
         health.queue_holds(Stage::Infer, from.len(), from.capacity());
         let Some(ready) = ready else { continue };
-        let Ok(Ready { mut part, views, since }) = ready else { break };
+        let Ok(Ready { part, views, since }) = ready else { break };
+        let mut part = part.enters(Stage::Infer);
         if let Ok(fresh) = slot.try_recv() {
             (detector, broken) = (taken_up(fresh, health), None);
             drift = watch_drift(&detector, health);
@@ -244,7 +245,7 @@ fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
         let next = from.recv_timeout(TICK);
         health.queue_holds(Stage::Prepare, from.len(), from.capacity());
         match next {
-            Ok(item) => return Some(item),
+            Ok(part) => return Some(part.enters(Stage::Prepare)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return None,
         }

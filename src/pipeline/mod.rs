@@ -37,12 +37,12 @@ use tracing::error;
 
 use self::capture::Capture;
 use self::deadline::DeadlineKeeper;
-use self::dispatch::Listeners;
+use self::dispatch::{LAST_WRITES, Listeners};
 pub use self::dispatch::{Observer, Recorded};
 pub use self::inspect::{BoxedError, OpenDetector};
 pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, Views, WhenFull};
-use self::part::{Accepted, Decided, Part};
+use self::part::{Accepted, Outlet, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
 use crate::camera::OpenCamera;
 use crate::delivery::Delivery;
@@ -187,7 +187,7 @@ struct Line {
 
 struct Inlets {
     triggers: Sender<Part>,
-    dispatch: Sender<Decided>,
+    outlet: Outlet,
     keeper: DeadlineKeeper,
 }
 
@@ -224,6 +224,7 @@ impl Pipeline {
         let (to_capture, triggers) = bounded(TRIGGER_QUEUE);
         let (slot, fresh) = bounded(1);
         let (keeper, keep) = DeadlineKeeper::new();
+        let outlet = Outlet::new(dispatch, health.clone());
         let capture = Capture {
             camera: camera.clone(),
             mode,
@@ -234,7 +235,7 @@ impl Pipeline {
             },
             triggers,
             ready: to_prepare,
-            dispatch: dispatch.clone(),
+            outlet: outlet.clone(),
             health: health.clone(),
             shutdown: self.shutdown.clone(),
         };
@@ -261,7 +262,7 @@ impl Pipeline {
             slot,
             deadline,
             triggered: matches!(mode, CaptureMode::Software { .. }),
-            inlets: Mutex::new(Some(Inlets { triggers: to_capture, dispatch, keeper })),
+            inlets: Mutex::new(Some(Inlets { triggers: to_capture, outlet, keeper })),
             threads: Mutex::new(threads),
         };
         self.lines.insert(camera, line);
@@ -294,7 +295,7 @@ impl Pipeline {
         let stated = trigger.deadline_ms.map(Duration::from_millis);
         let deadline = stated.or(line.deadline).map(|deadline| arrived + deadline);
         let accepted = Accepted { trigger, ticket, arrived, arrived_at, deadline };
-        let part = Part::from_trigger(camera.clone(), accepted, inlets.dispatch.clone());
+        let part = Part::from_trigger(&inlets.outlet, accepted);
         if late {
             let detail = "the trigger had waited at the broker; its part is gone";
             part.give_up(Reason::Deadline, detail);
@@ -352,11 +353,14 @@ impl Pipeline {
     }
 
     /// Stops capturing, concludes every accepted part in order, and returns when all verdicts are durable, or when the
-    /// store has not taken the last of them for some seconds.
+    /// store has not taken them for [`LAST_WRITES`], which all lines share.
     pub fn stop(&self) {
+        self.store.wait_until(Instant::now() + LAST_WRITES);
         self.shutdown.request();
-        for (camera, line) in &self.lines {
+        for line in self.lines.values() {
             drop(line.inlets.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        for (camera, line) in &self.lines {
             let threads = std::mem::take(&mut *line.threads.lock().unwrap_or_else(PoisonError::into_inner));
             for thread in threads.into_iter().rev() {
                 if thread.join().is_err() {

@@ -58,6 +58,8 @@ mod tests {
 
     use super::*;
     use crate::camera::{Camera, Next};
+    use crate::health::LineHealth;
+    use crate::pipeline::part::Outlet;
     use crate::verdict::{Outcome, Reason};
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,12 +81,13 @@ mod tests {
         let id: CameraId = "top".parse().unwrap();
         let (trigger, triggers) = bounded(1);
         let (dispatch, decided) = bounded(1);
+        let outlet = Outlet::new(dispatch, LineHealth::for_tests());
         let (let_it_open, may_open) = bounded(1);
         let open = move || {
             may_open.recv_timeout(PATIENCE).expect("the trigger is answered first");
             Box::new(Blind) as Box<dyn Camera>
         };
-        trigger.send(Part::free_running(id.clone(), Instant::now(), Timestamp::now(), dispatch)).unwrap();
+        trigger.send(Part::free_running(&outlet, Instant::now(), Timestamp::now())).unwrap();
         // With nobody left to trigger, it is waited for all the same.
         drop(trigger);
         let camera = beside(&id, open, &triggers, |trigger| {

@@ -6,16 +6,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{SendTimeoutError, Sender};
 use jiff::Timestamp;
 use tracing::error;
 
 use crate::detector::AnomalyMap;
-use crate::frame::{CameraId, Frame, Picture, Pixels, Planted, Region, SourceRef};
+use crate::frame::{Frame, Picture, Pixels, Planted, Region, SourceRef};
+use crate::health::{LineHealth, Stage};
 use crate::store::Ticket;
 use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Views};
+
+/// How often a stage that waits for dispatch shows that it lives.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// A trigger that was accepted and written down.
 #[derive(Debug)]
@@ -58,15 +62,45 @@ pub(crate) struct Decided {
     pub(crate) planted: Option<Planted>,
 }
 
+/// Where a line's conclusions go: to dispatch, from whatever thread comes by one.
+#[derive(Debug, Clone)]
+pub(crate) struct Outlet {
+    dispatch: Sender<Decided>,
+    health: LineHealth,
+}
+
+impl Outlet {
+    /// The way to `dispatch` for the line whose health this is.
+    pub(crate) fn new(dispatch: Sender<Decided>, health: LineHealth) -> Self {
+        Self { dispatch, health }
+    }
+
+    /// Waits while dispatch has no room, as it does while the disk takes nothing; `stage` has not hung meanwhile.
+    fn pass(&self, mut decided: Decided, stage: Option<Stage>) {
+        loop {
+            match self.dispatch.send_timeout(decided, SLICE) {
+                Ok(()) => return,
+                Err(SendTimeoutError::Timeout(back)) => decided = back,
+                Err(SendTimeoutError::Disconnected(_)) => {
+                    error!(camera = %self.health.camera(), "a verdict was concluded after its line had stopped");
+                    return;
+                }
+            }
+            if let Some(stage) = stage {
+                self.health.beat(stage);
+            }
+        }
+    }
+}
+
 /// What is known of a part apart from its pixels, shared with the deadline keeper.
 #[derive(Debug)]
 pub(crate) struct Core {
-    camera: CameraId,
     accepted: Option<Accepted>,
     began: Instant,
     began_at: Timestamp,
     decided: AtomicBool,
-    dispatch: Sender<Decided>,
+    outlet: Outlet,
 }
 
 impl Core {
@@ -75,10 +109,11 @@ impl Core {
         self.accepted.as_ref().and_then(|a| a.deadline)
     }
 
-    /// Concludes as `uninspected` unless someone concluded before; tells whether it did.
-    pub(crate) fn give_up(&self, reason: Reason, detail: impl Into<String>) -> bool {
+    /// Concludes as `uninspected` unless someone concluded before; tells whether it did. On the thread of `stage`, if on a
+    /// stage's.
+    pub(crate) fn give_up(&self, stage: Option<Stage>, reason: Reason, detail: impl Into<String>) -> bool {
         let total = self.began.elapsed().as_secs_f32() * 1e3;
-        self.conclude(Conclusion {
+        let conclusion = Conclusion {
             outcome: Outcome::Uninspected { reason, detail: detail.into() },
             captured_at: self.began_at,
             timings: Timings { total, ..Timings::default() },
@@ -86,16 +121,17 @@ impl Core {
             source: None,
             exhibit: Exhibit::default(),
             planted: None,
-        })
+        };
+        self.conclude(stage, conclusion)
     }
 
-    fn conclude(&self, conclusion: Conclusion) -> bool {
+    fn conclude(&self, stage: Option<Stage>, conclusion: Conclusion) -> bool {
         if self.decided.swap(true, Ordering::AcqRel) {
             return false;
         }
         let Conclusion { outcome, captured_at, timings, views, source, exhibit, planted } = conclusion;
         let judgement = Judgement {
-            camera: self.camera.clone(),
+            camera: self.outlet.health.camera().clone(),
             captured_at,
             outcome,
             timings,
@@ -104,10 +140,7 @@ impl Core {
             source,
         };
         let ticket = self.accepted.as_ref().map(|a| a.ticket);
-        let decided = Decided { judgement, ticket, exhibit, planted };
-        if self.dispatch.send(decided).is_err() {
-            error!(camera = %self.camera, "a verdict was concluded after its line had stopped");
-        }
+        self.outlet.pass(Decided { judgement, ticket, exhibit, planted }, stage);
         true
     }
 }
@@ -126,6 +159,8 @@ struct Conclusion {
 #[derive(Debug)]
 pub(crate) struct Part {
     core: Arc<Core>,
+    /// Who has it.
+    stage: Stage,
     /// Its frames as they are captured: one, or a burst's views.
     frames: Vec<Frame>,
     /// Where the time went so far.
@@ -134,28 +169,31 @@ pub(crate) struct Part {
 
 impl Part {
     /// A part that nothing triggered: free-running capture accepts what the camera delivered at this moment.
-    pub(crate) fn free_running(
-        camera: CameraId,
-        began: Instant,
-        began_at: Timestamp,
-        dispatch: Sender<Decided>,
-    ) -> Self {
-        let decided = AtomicBool::new(false);
-        let core = Core { camera, accepted: None, began, began_at, decided, dispatch };
-        Self { core: Arc::new(core), frames: Vec::new(), timings: Timings::default() }
+    pub(crate) fn free_running(outlet: &Outlet, began: Instant, began_at: Timestamp) -> Self {
+        let (outlet, decided) = (outlet.clone(), AtomicBool::new(false));
+        Self::of(Core { accepted: None, began, began_at, decided, outlet })
     }
 
     /// A trigger, whose frame is still to be captured.
-    pub(crate) fn from_trigger(camera: CameraId, accepted: Accepted, dispatch: Sender<Decided>) -> Self {
-        let core = Core {
-            camera,
+    pub(crate) fn from_trigger(outlet: &Outlet, accepted: Accepted) -> Self {
+        Self::of(Core {
             began: accepted.arrived,
             began_at: accepted.arrived_at,
             accepted: Some(accepted),
             decided: AtomicBool::new(false),
-            dispatch,
-        };
-        Self { core: Arc::new(core), frames: Vec::new(), timings: Timings::default() }
+            outlet: outlet.clone(),
+        })
+    }
+
+    fn of(core: Core) -> Self {
+        let core = Arc::new(core);
+        Self { core, stage: Stage::Capture, frames: Vec::new(), timings: Timings::default() }
+    }
+
+    /// The part in the hands of the next stage.
+    pub(crate) fn enters(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
     }
 
     /// The part with the frame that was captured for it.
@@ -194,7 +232,8 @@ impl Part {
     /// Concludes: this is its verdict, unless its deadline came first. Tells whether it was.
     pub(crate) fn conclude(mut self, outcome: Outcome, mut exhibit: Exhibit) -> bool {
         if self.core.deadline().is_some_and(|deadline| deadline < Instant::now()) {
-            return self.core.give_up(Reason::Deadline, "the inspection was done only after the deadline");
+            let detail = "the inspection was done only after the deadline";
+            return self.core.give_up(Some(self.stage), Reason::Deadline, detail);
         }
         self.timings.total = self.core.began.elapsed().as_secs_f32() * 1e3;
         let timings = self.timings;
@@ -214,7 +253,7 @@ impl Part {
                 Conclusion { outcome, captured_at, timings, views, source: None, exhibit, planted: None }
             }
         };
-        self.core.conclude(conclusion)
+        self.core.conclude(Some(self.stage), conclusion)
     }
 
     /// Concludes as `uninspected`, with the frame as evidence if there is one.
@@ -233,7 +272,7 @@ impl Part {
     /// Concludes as `uninspected` a frame that could not even be read, remembering which it was.
     pub(crate) fn give_up_on(self, source: Option<SourceRef>, detail: impl Into<String>) -> bool {
         let outcome = Outcome::Uninspected { reason: Reason::Camera, detail: detail.into() };
-        self.core.conclude(Conclusion {
+        let conclusion = Conclusion {
             outcome,
             captured_at: self.core.began_at,
             timings: self.timings,
@@ -241,15 +280,54 @@ impl Part {
             source,
             exhibit: Exhibit::default(),
             planted: None,
-        })
+        };
+        self.core.conclude(Some(self.stage), conclusion)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
         let lost = "the part was lost inside the program; this is a bug, please report it with the log";
-        if self.core.give_up(Reason::Internal, lost) {
-            error!(camera = %self.core.camera, "a part was dropped without a verdict");
+        if self.core.give_up(Some(self.stage), Reason::Internal, lost) {
+            error!(camera = %self.core.outlet.health.camera(), "a part was dropped without a verdict");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn wait_for(what: &str, condition: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_stage_that_waits_for_dispatch_has_not_hung() {
+        let (dispatch, decided) = bounded(1);
+        let health = LineHealth::for_tests();
+        for stage in [Stage::Capture, Stage::Prepare, Stage::Dispatch] {
+            health.retire(stage);
+        }
+        let outlet = Outlet::new(dispatch, health.clone());
+        let part = || Part::free_running(&outlet, Instant::now(), Timestamp::now()).enters(Stage::Infer);
+        part().give_up(Reason::Model, "fills the queue");
+        let another = part();
+        let waiting = std::thread::spawn(move || another.give_up(Reason::Model, "waits"));
+        let silent = || health.stalled(Duration::from_millis(200));
+        wait_for("it waits", || silent() == Some("infer"));
+        wait_for("it shows that it lives", || silent().is_none());
+        for _ in 0..2 {
+            decided.recv_timeout(PATIENCE).unwrap();
+        }
+        assert!(waiting.join().unwrap());
     }
 }

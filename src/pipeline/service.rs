@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::dispatch::Listeners;
+use super::dispatch::{LAST_WRITES, LEAST_WAIT, Listeners};
 use super::models::Keepers;
 use super::publishing::{Broker, Feeds, early_alarms};
 use super::requests::Desk;
@@ -31,8 +31,10 @@ const TICK: Duration = Duration::from_millis(200);
 const REPLAYED: usize = 64;
 /// Answers that may wait for it.
 const REPLIES: usize = 64;
-/// How long a stop waits for the disk.
+/// How long closing the store waits for the disk.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// What the rest of a stop may take: parts under inspection, the session's last words.
+const STOP_BESIDES: Duration = Duration::from_secs(10);
 
 /// Everything the service is to do.
 pub struct ServicePlan {
@@ -179,7 +181,7 @@ impl Service {
     pub fn stop(self) -> u64 {
         let Self { pipeline, store, store_thread, runtime, broker, systemd, .. } = self;
         let drain = broker.as_ref().map_or(Duration::ZERO, |broker| broker.drain);
-        systemd.stopping(CLOSE_WITHIN + 2 * drain);
+        systemd.stopping(LAST_WRITES + LEAST_WAIT + CLOSE_WITHIN + 2 * drain + STOP_BESIDES);
         pipeline.stop();
         if let Some(broker) = broker {
             broker.stop(&runtime, &store, &pipeline);

@@ -22,8 +22,8 @@ pub enum StoreError {
     },
     /// The folder cannot be made, read or written.
     #[error(
-        "the store folder {path} cannot be used: {source}; it must be a folder that this user may write to, and a service's \
-         on another disk needs ReadWritePaths= in its unit"
+        "the store folder {path} cannot be used: {source}; it must be a folder that this user may write to, on a disk that \
+         works, and a service's on another disk needs ReadWritePaths= in its unit"
     )]
     Unusable {
         /// The store's folder, or what is in its way.
@@ -50,7 +50,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A file cannot be read or written.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {source}; is the disk failing, or may this user not use it?")]
     File {
         /// In words: `read`, `list`.
         doing: &'static str,
@@ -59,8 +59,11 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The operating system gives no more threads.
+    #[error("the operating system refuses the store another thread; raise TasksMax or stop other programs")]
+    Thread(#[source] io::Error),
     /// More is asked to be kept open or recorded than there are bounds for.
-    #[error("{what} of {got} exceeds the bound of {limit}")]
+    #[error("{what} of {got} exceeds the bound of {limit}: {remedy}")]
     TooLarge {
         /// What exceeds.
         what: &'static str,
@@ -68,6 +71,8 @@ pub enum StoreError {
         got: usize,
         /// How large it may be.
         limit: usize,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The store has no room for more work now.
     #[error("the store is busy: {waiting} records wait to be written; is the disk full, failing or slow?")]
@@ -86,9 +91,6 @@ pub enum StoreError {
         /// What the disk said.
         reason: String,
     },
-    /// The index failed in a way that the journal could not make good for.
-    #[error("the index failed: {0}")]
-    Index(String),
 }
 
 impl StoreError {

@@ -18,6 +18,8 @@ use crate::verdict::Verdict;
 /// The store's folder of evidence; every `Verdict::evidence` begins with it.
 pub(super) const FOLDER: &str = "evidence";
 const UNFINISHED: &str = ".partial";
+/// A file of this name in an evidence folder keeps it for ever.
+pub(super) const PIN: &str = "keep";
 
 /// What is kept of a part, besides its verdict.
 #[derive(Clone)]
@@ -31,12 +33,6 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Its bytes as they count against the store's limits, the verdict's included.
-    pub(super) fn bytes_on_disk(&self) -> u64 {
-        let heatmap = self.heatmap_png.as_ref().map_or(0, |heatmap| on_disk(heatmap.len() as u64));
-        on_disk(self.picture.len() as u64) + heatmap + on_disk(1)
-    }
-
     /// Its bytes, as they count against the queue.
     pub(super) fn bytes(&self) -> u64 {
         (self.picture.len() + self.heatmap_png.as_ref().map_or(0, Vec::len)) as u64
@@ -50,8 +46,19 @@ impl std::fmt::Debug for Evidence {
 }
 
 /// Bytes that a file of `length` takes, in blocks of 4 KiB.
-pub(super) fn on_disk(length: u64) -> u64 {
+fn on_disk(length: u64) -> u64 {
     length.div_ceil(4096) * 4096
+}
+
+/// Bytes on disk of all files below `path`, as they count against the store's limits.
+pub(super) fn bytes_below(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => on_disk(meta.len()),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }
 
 /// Where a verdict's evidence lies, relative to the store: `evidence/<camera>/<yyyy-mm-dd>/<sequence>-<id>`.
@@ -68,8 +75,8 @@ pub fn evidence_folder(store: &Path, verdict: &Verdict) -> Option<PathBuf> {
     Some(store.join(place)).filter(|folder| inside && folder.is_dir())
 }
 
-/// Writes a verdict's evidence to where the verdict says; durable when it returns.
-pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io::Result<()> {
+/// Writes a verdict's evidence to where the verdict says; durable when it returns. Tells how many bytes on disk it takes.
+pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io::Result<u64> {
     let place =
         verdict.evidence.as_deref().ok_or_else(|| io::Error::other("the verdict names no evidence"))?;
     let place = store.join(place);
@@ -83,8 +90,8 @@ pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io:
         begin().or_else(|error| if error.kind() == io::ErrorKind::NotFound { begin() } else { Err(error) });
     let written = begun
         .and_then(|()| write_files(&unfinished, verdict, evidence))
-        .and_then(|()| fs::rename(&unfinished, &place))
-        .and_then(|()| sync_folder(day));
+        .and_then(|bytes| fs::rename(&unfinished, &place).map(|()| bytes))
+        .and_then(|bytes| sync_folder(day).map(|()| bytes));
     if written.is_err() {
         let _best_effort = fs::remove_dir_all(&unfinished);
         let _best_effort = fs::remove_dir_all(&place);
@@ -92,24 +99,26 @@ pub(super) fn write(store: &Path, verdict: &Verdict, evidence: &Evidence) -> io:
     written
 }
 
-fn write_files(folder: &Path, verdict: &Verdict, evidence: &Evidence) -> io::Result<()> {
+fn write_files(folder: &Path, verdict: &Verdict, evidence: &Evidence) -> io::Result<u64> {
     let legal =
         !evidence.extension.is_empty() && evidence.extension.bytes().all(|b| b.is_ascii_alphanumeric());
     let extension = if legal { evidence.extension } else { "bin" };
-    write_file(&folder.join(format!("picture.{extension}")), &evidence.picture)?;
+    let mut taken = write_file(&folder.join(format!("picture.{extension}")), &evidence.picture)?;
     if let Some(heatmap) = &evidence.heatmap_png {
-        write_file(&folder.join("heatmap.png"), heatmap)?;
+        taken += write_file(&folder.join("heatmap.png"), heatmap)?;
     }
     let mut json = serde_json::to_vec_pretty(verdict)?;
     json.push(b'\n');
-    write_file(&folder.join("verdict.json"), &json)?;
-    sync_folder(folder)
+    taken += write_file(&folder.join("verdict.json"), &json)?;
+    sync_folder(folder)?;
+    Ok(taken)
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, bytes: &[u8]) -> io::Result<u64> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
-    file.sync_data()
+    file.sync_data()?;
+    Ok(on_disk(bytes.len() as u64))
 }
 
 /// Makes `day` and what is missing above it, durably, up to the store.
@@ -127,7 +136,7 @@ fn make_folders(store: &Path, day: &Path) -> io::Result<()> {
 /// Removes what a crash left: unfinished folders, and evidence of verdicts that were never recorded.
 ///
 /// `sequences` is each camera's last recorded sequence, or `None` if the journal does not tell for certain. Only each
-/// camera's two folders that changed last can hold such.
+/// camera's two folders that changed last can hold such. What somebody has pinned stays.
 pub(super) fn remove_leftovers(store: &Path, sequences: Option<&BTreeMap<CameraId, u64>>) {
     let Ok(cameras) = fs::read_dir(store.join(FOLDER)) else { return };
     for camera in cameras.flatten() {
@@ -150,8 +159,8 @@ fn remove_leftovers_of_day(day: &Path, last: u64) {
         let name = name.to_string_lossy();
         let leftover =
             name.ends_with(UNFINISHED) || sequence_in(&name).is_some_and(|sequence| sequence > last);
-        if leftover {
-            let folder = folder.path();
+        let folder = folder.path();
+        if leftover && !folder.join(PIN).exists() {
             match fs::remove_dir_all(&folder) {
                 Ok(()) => warn!(folder = %folder.display(), "evidence without a verdict was removed"),
                 Err(e) => {
@@ -173,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::verdict::tests::judgement;
+    use crate::verdict::{Outcome, Reason};
 
     fn verdict(sequence: u64) -> Verdict {
         let judgement = judgement("top", 0.9);
@@ -203,24 +213,42 @@ mod tests {
     #[test]
     fn evidence_that_cannot_be_written_leaves_nothing() {
         let store = tempfile::tempdir().unwrap();
-        let (good, mut bad) = (verdict(1), verdict(2));
+        let (good, bad) = (verdict(1), verdict(2));
         write(store.path(), &good, &evidence()).unwrap();
-        bad.evidence = Some(format!("{}/verdict.json/2-x", good.evidence.as_deref().unwrap()));
+        let place = |verdict: &Verdict| store.path().join(verdict.evidence.as_deref().unwrap());
+        // Its files can be written, and not brought to their place.
+        fs::write(place(&bad), "in the way").unwrap();
         assert!(write(store.path(), &bad, &evidence()).is_err());
+        let day = fs::read_dir(place(&good).parent().unwrap()).unwrap();
+        let mut left: Vec<_> = day.map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        assert_eq!(left, [place(&good), place(&bad)]);
+        assert!(place(&bad).is_file());
+    }
+
+    #[test]
+    fn what_is_written_counts_as_what_is_deleted() {
+        let store = tempfile::tempdir().unwrap();
+        let mut verdict = verdict(1);
+        let detail = "x".repeat(10_000);
+        verdict.judgement.outcome = Outcome::Uninspected { reason: Reason::Camera, detail };
+        let written = write(store.path(), &verdict, &evidence()).unwrap();
+        assert_eq!(written, bytes_below(store.path()));
     }
 
     #[test]
     fn evidence_of_verdicts_that_were_never_recorded_is_removed() {
         let store = tempfile::tempdir().unwrap();
-        let verdicts = [verdict(1), verdict(2)];
+        let verdicts = [verdict(1), verdict(2), verdict(3)];
         for verdict in &verdicts {
             write(store.path(), verdict, &evidence()).unwrap();
         }
+        fs::write(store.path().join(verdicts[2].evidence.as_deref().unwrap()).join(PIN), "").unwrap();
         let unfinished = store.path().join("evidence/top/2026-01-02/3-x.partial");
         fs::create_dir(&unfinished).unwrap();
         remove_leftovers(store.path(), Some(&[("top".parse().unwrap(), 1)].into()));
         let there = |v: &Verdict| store.path().join(v.evidence.as_deref().unwrap()).exists();
-        assert_eq!(verdicts.each_ref().map(there), [true, false]);
+        assert_eq!(verdicts.each_ref().map(there), [true, false, true], "the last is pinned");
         assert!(!unfinished.exists());
     }
 }

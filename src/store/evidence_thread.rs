@@ -43,12 +43,15 @@ pub(super) fn write_evidence(jobs: &Receiver<Job>, done: &Sender<Done>, shared: 
         let kept = if claim.is_taken() { Ok(()) } else { shared.keep_evidence(&verdict, &evidence) };
         shared.evidence_waits(-evidence.bytes().cast_signed());
         if !claim.take() {
-            shared.drop_evidence(&verdict, &evidence);
+            shared.drop_evidence(&verdict);
             continue;
         }
-        if let Err(reason) = kept {
-            verdict.evidence = None;
-            shared.evidence_lost(1, &reason);
+        match kept {
+            Ok(()) => shared.evidence_is_kept(),
+            Err((cause, reason)) => {
+                verdict.evidence = None;
+                shared.evidence_lost(1, cause, &reason);
+            }
         }
         if done.send(Done(verdict)).is_err() {
             break;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
@@ -16,11 +16,12 @@ use tokio::sync::watch;
 use super::evidence::evidence_folder;
 use super::history::Query;
 use super::record::Accepted;
-use super::shared::{Health, Shared};
+use super::shared::{Health, Lost, Shared};
 use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
 use crate::delivery::{Deliveries, Delivery};
 use crate::frame::{CameraId, FileKey};
+use crate::telemetry::chain;
 use crate::verdict::{Judgement, Trigger, Verdict};
 
 /// The most triggers that may be accepted and without a verdict.
@@ -29,6 +30,8 @@ const MAX_OPEN: usize = 1024;
 const MAX_TRIGGER: usize = 96 << 10;
 /// How long accepting a trigger waits for room in the queue.
 const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+/// How often whoever waits for room in the queue shows that it lives, and looks whether it is to wait on.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// Called on the store thread when a record is durable, or never will be; must return at once.
 pub(super) type Reply = Box<dyn FnOnce(Result<Verdict, StoreError>) + Send>;
@@ -121,15 +124,13 @@ impl StoreHandle {
     ) -> Result<Ticket, StoreError> {
         let bytes = serde_json::to_vec(&arrival.trigger).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_TRIGGER {
-            return Err(StoreError::TooLarge { what: "a trigger's JSON", got: bytes, limit: MAX_TRIGGER });
+            let (what, remedy) = ("a trigger's JSON", "send less with it");
+            return Err(StoreError::TooLarge { what, got: bytes, limit: MAX_TRIGGER, remedy });
         }
         let open = self.shared.open.load(Ordering::Relaxed);
         if open >= MAX_OPEN {
-            return Err(StoreError::TooLarge {
-                what: "the number of open triggers",
-                got: open,
-                limit: MAX_OPEN,
-            });
+            let (what, remedy) = ("the number of open triggers", "send on when verdicts have come");
+            return Err(StoreError::TooLarge { what, got: open + 1, limit: MAX_OPEN, remedy });
         }
         let ticket = Ticket(self.shared.tickets.fetch_add(1, Ordering::Relaxed));
         let Arrival { camera, trigger, at, delivery } = arrival;
@@ -173,6 +174,17 @@ impl StoreHandle {
         request: RecordRequest,
         then: impl FnOnce(Result<Verdict, StoreError>) + Send + 'static,
     ) {
+        self.record_alive(request, || {}, then);
+    }
+
+    /// Like [`StoreHandle::record_then`]; calls `alive` again and again while the queue is full, for a watchdog that would
+    /// take who waits for the disk for one that hangs.
+    pub fn record_alive(
+        &self,
+        request: RecordRequest,
+        alive: impl Fn(),
+        then: impl FnOnce(Result<Verdict, StoreError>) + Send + 'static,
+    ) {
         if self.shared.is_closing() {
             return then(Err(StoreError::Closed));
         }
@@ -182,6 +194,7 @@ impl StoreHandle {
             if !room {
                 self.shared.evidence_lost(
                     1,
+                    Lost::Late,
                     "more evidence waits to be written than [store] evidence_queue_megabytes",
                 );
             }
@@ -193,11 +206,36 @@ impl StoreHandle {
             drop(waiting);
         });
         let command = Command::Record { judgement: Box::new(judgement), evidence, ticket, reply };
-        if let Err(refused) = self.commands.send(command)
-            && let Command::Record { reply, .. } = refused.into_inner()
-        {
-            reply(Err(StoreError::Closed));
+        if let Some((Command::Record { reply, .. }, why)) = self.hand_over(command, alive) {
+            reply(Err(why));
         }
+    }
+
+    /// Gives back what was refused, and why.
+    fn hand_over(&self, mut command: Command, alive: impl Fn()) -> Option<(Command, StoreError)> {
+        loop {
+            alive();
+            let left = self.shared.patience();
+            match self.commands.send_timeout(command, left.map_or(SLICE, |left| left.min(SLICE))) {
+                Ok(()) => return None,
+                Err(SendTimeoutError::Disconnected(refused)) => return Some((refused, StoreError::Closed)),
+                Err(SendTimeoutError::Timeout(refused)) if left.is_some_and(|left| left.is_zero()) => {
+                    return Some((refused, StoreError::Busy { waiting: self.commands.len() }));
+                }
+                Err(SendTimeoutError::Timeout(refused)) => command = refused,
+            }
+        }
+    }
+
+    /// From `moment` on nobody waits for room in the queue any more: what finds none gets [`StoreError::Busy`]. For a stop,
+    /// which a disk that takes nothing must not hold up for ever. The first such moment counts.
+    pub fn wait_until(&self, moment: Instant) {
+        self.shared.wait_until(moment);
+    }
+
+    /// How much longer whoever records may wait for the disk, once [`StoreHandle::wait_until`] has set an end to that.
+    pub fn patience(&self) -> Option<Duration> {
+        self.shared.patience()
     }
 
     /// At most `limit` (and 10,000) durable verdicts after position `after`, in order.
@@ -205,7 +243,12 @@ impl StoreHandle {
     /// # Errors
     /// When older ones cannot be read from the journal.
     pub fn outbox(&self, after: Position, limit: usize) -> Result<Vec<(Position, Verdict)>, StoreError> {
-        self.shared.outbox.read(after, limit)
+        let read = self.shared.outbox.read(after, limit);
+        match &read {
+            Ok(_) => drop(self.shared.unread.clear()),
+            Err(error) => drop(self.shared.unread.set((), &chain(error))),
+        }
+        read
     }
 
     /// The newest durable position, and a way to wait for newer ones.

@@ -133,8 +133,14 @@ impl Indexer {
                 Ok(()) => return,
                 Err(Renew::Unasked(reason)) => {
                     info!(reason, "the index is rebuilt from the journal");
-                    let removed = fs::remove_dir_all(self.folder());
+                    // Durably, before its marker names this boot: it must not be there after another power cut.
+                    let removed =
+                        fs::remove_dir_all(self.folder()).and_then(|()| sync_folder(&self.shared.path));
+                    let stays = removed.is_err();
                     self.report_removal(removed);
+                    if stays && self.shared.closed.sleep(LAST_RETRY) {
+                        return;
+                    }
                 }
                 Err(Renew::Damaged(fault)) => {
                     self.damaged(fault);
@@ -176,10 +182,10 @@ impl Indexer {
         let marker = self.shared.path.join(MARKER);
         let boot = boot();
         let opened = fs::read_to_string(&marker).ok();
-        mark(&marker, boot.as_deref().unwrap_or_default());
         if went_down(opened.as_deref(), boot.as_deref()) && self.folder().exists() {
             return Err(Renew::Unasked("the machine went down while it was open"));
         }
+        mark(&marker, boot.as_deref().unwrap_or_default());
         let index = Index::open(&self.folder(), self.cache, self.store, self.shared.outbox.newest())?;
         let upto = index.upto()?;
         self.shared.index.put(Some(index.clone()), upto);
@@ -301,7 +307,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shared::Bounds;
+    use super::super::state::State;
     use super::*;
+
+    #[test]
+    fn an_index_of_another_boot_is_gone_before_this_boot_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().to_owned();
+        let bounds = Bounds { min_free_bytes: 0, reserve_bytes: 0, max_evidence_waiting: 0 };
+        let shared = Arc::new(Shared::new(store.clone(), &State::default(), 0, &bounds));
+        let indexer = Indexer { shared, store: Uuid::nil(), cache: 1 << 20 };
+        fs::create_dir(store.join(FOLDER)).unwrap();
+        fs::write(store.join(MARKER), "another").unwrap();
+        assert!(matches!(indexer.keep(), Err(Renew::Unasked(_))));
+        // A power cut now must not let it be trusted.
+        assert_eq!(fs::read_to_string(store.join(MARKER)).unwrap(), "another");
+        indexer.shared.closed.request();
+        assert!(indexer.keep().is_err(), "it is there still");
+        fs::remove_dir_all(store.join(FOLDER)).unwrap();
+        assert!(indexer.keep().is_ok());
+        assert!(!store.join(MARKER).exists(), "it was closed in order");
+    }
 
     #[test]
     fn an_open_index_is_trusted_only_within_the_boot_that_opened_it() {

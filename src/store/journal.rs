@@ -16,11 +16,14 @@ use uuid::Uuid;
 use super::record::{RECORD_HEADER, Record, SegmentHeader, frame};
 use super::state::State;
 use super::{Position, segment};
+use crate::durable;
 
 /// Where records are written; the tests have one that loses power.
 pub(super) trait Medium: Send {
     /// An empty file at `path`.
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Appendable>>;
+    /// Makes durable what an earlier process wrote to the file at `path`.
+    fn settle(&mut self, path: &Path) -> io::Result<()>;
 }
 
 /// A segment being written.
@@ -37,6 +40,14 @@ pub(super) struct Disk;
 impl Medium for Disk {
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Appendable>> {
         Ok(Box::new(File::create(path)?))
+    }
+
+    fn settle(&mut self, path: &Path) -> io::Result<()> {
+        match File::open(path)?.sync_all() {
+            Ok(()) => Ok(()),
+            // Asked again, the kernel would call it a success. What it still has in memory is written anew.
+            Err(_) => durable::replace(path, &fs::read(path)?),
+        }
     }
 }
 

@@ -13,12 +13,15 @@
 //! | `history`, `queries` | past verdicts by camera, time and decision, from the journal alone or helped by the index |
 //! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
 //! | `evidence`, `evidence_thread` | pictures and heat maps, and the thread that writes them |
-//! | `retention`, `reserve` | making room, on a thread of its own; room that only verdicts may use |
+//! | `retention`, `calendar`, `reserve` | making room, on a thread of its own; whether the clock may tell what is old; room that only verdicts may use |
+//! | `complaint` | what is the matter, for people |
 //! | `judged` | the files whose verdicts retention has deleted |
 //! | `outbox` | what is recorded and not yet published |
 
 use serde::{Deserialize, Serialize};
 
+mod calendar;
+mod complaint;
 mod error;
 mod evidence;
 mod evidence_thread;
@@ -53,6 +56,7 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
+pub use complaint::Failing;
 pub use error::StoreError;
 pub use evidence::{Evidence, evidence_folder};
 pub use handle::{Arrival, Pending, RecordRequest, StoreHandle};
@@ -60,7 +64,7 @@ pub use history::{MAX_LIMIT, Query, Reader};
 pub use indexer::IndexHealth;
 pub use open::{Store, StoreThread};
 pub use options::Options;
-pub use shared::{Failing, Health};
+pub use shared::Health;
 
 /// The store's folder of segments.
 const JOURNAL_FOLDER: &str = "journal";

@@ -2,7 +2,7 @@
 //!
 //! Not here: what the threads do (`thread`, `index`, `retention`).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::retention::{Limits, Retention};
 use super::shared::{Bounds, Shared};
 use super::thread::{Command, Writer};
 use super::{JOURNAL_FOLDER, Options, StoreError, evidence};
+use crate::durable;
 
 const LOCK: &str = "lock";
 /// How long dropping an open store may take.
@@ -52,17 +53,17 @@ impl Store {
     pub(super) fn open_on(
         options: &Options,
         box_name: &str,
-        medium: Box<dyn Medium>,
+        mut medium: Box<dyn Medium>,
     ) -> Result<(StoreHandle, StoreThread), StoreError> {
         let path = &options.path;
-        fs::create_dir_all(path).map_err(unusable(path))?;
+        durable::make_folder(path).map_err(unusable(path))?;
         let lock = take_lock(path)?;
         for folder in [JOURNAL_FOLDER, evidence::FOLDER] {
             let folder = path.join(folder);
-            fs::create_dir_all(&folder).map_err(unusable(&folder))?;
+            durable::make_folder(&folder).map_err(unusable(&folder))?;
         }
         let folder = path.join(JOURNAL_FOLDER);
-        let recovered = recover(&folder)?;
+        let recovered = recover(&folder, medium.as_mut())?;
         let state = recovered.state;
         let certain = recovered.damaged == 0 && state.checkpoint.tip.0 > 0;
         evidence::remove_leftovers(path, certain.then_some(&state.checkpoint.sequences));
@@ -83,17 +84,17 @@ impl Store {
         let (jobs, job_queue) = unbounded();
         let (done, done_queue) = unbounded();
         let writer = Writer::new(box_name, journal, queue, (jobs, done_queue), shared.clone());
-        let writer = spawn("store", path, move || writer.run())?;
+        let writer = spawn("store", move || writer.run())?;
         let indexer = Indexer {
             shared: shared.clone(),
             store: recovered.store,
             cache: u64::from(options.index_cache_megabytes) << 20,
         };
-        let indexer = spawn("index", path, move || indexer.run())?;
+        let indexer = spawn("index", move || indexer.run())?;
         let retention = Retention { shared: shared.clone(), limits: Limits::new(options) };
-        let retention = spawn("retention", path, move || retention.run())?;
+        let retention = spawn("retention", move || retention.run())?;
         let evidence_shared = shared.clone();
-        let evidence = spawn("evidence", path, move || write_evidence(&job_queue, &done, &evidence_shared))?;
+        let evidence = spawn("evidence", move || write_evidence(&job_queue, &done, &evidence_shared))?;
         let handle = StoreHandle { shared, commands };
         let threads = StoreThread {
             handle: handle.clone(),
@@ -117,7 +118,7 @@ impl StoreThread {
     fn stop(&mut self, time: Duration) -> Result<(), StoreError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         self.handle.shared.close_within(time);
-        // With a full queue the thread sees by itself that it is time, once that is over.
+        // With a full queue the thread sees by itself that it is time, once the disk has answered.
         let _full_or_gone = self.handle.commands.send_timeout(Command::Close, time);
         let result = writer.join().unwrap_or(Err(StoreError::Closed));
         self.handle.shared.closed.request();
@@ -136,11 +137,10 @@ impl Drop for StoreThread {
 
 fn spawn<T: Send + 'static>(
     name: &str,
-    path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StoreError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.map_err(StoreError::file("start a thread for", path))
+    thread.map_err(StoreError::Thread)
 }
 
 fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ use super::segment::{self, Scanner, Step};
 use super::{Position, StoreError};
 use crate::frame::CameraId;
 use crate::verdict::Verdict;
+
+/// Stands for when a segment was begun where its header is damaged.
+const UNKNOWN: i64 = i64::MIN;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,14 @@ pub(super) struct Segment {
     pub(super) header: SegmentHeader,
     /// The sum of everything before it, unless damaged.
     pub(super) before: Option<Checkpoint>,
+}
+
+impl Segment {
+    /// When it was begun, unless its header is damaged.
+    pub(super) fn begun(&self) -> Option<Timestamp> {
+        let known = self.header.created_ns != UNKNOWN;
+        known.then(|| Timestamp::from_nanosecond(self.header.created_ns.into()).ok()).flatten()
+    }
 }
 
 /// The reading end of a journal.
@@ -78,7 +90,7 @@ impl Journal {
             warn!(segment = number, "a journal segment has a damaged header");
             return Ok(first_position(&mut scanner)?.map(|first| Segment {
                 number,
-                header: SegmentHeader { number, store: Uuid::nil(), first, created_ns: 0 },
+                header: SegmentHeader { number, store: Uuid::nil(), first, created_ns: UNKNOWN },
                 before: None,
             }));
         };
@@ -242,7 +254,7 @@ impl Cursor {
                         return Ok(Some(found));
                     }
                 }
-                Step::Damage { from, to } => {
+                Step::Damage { from, to, .. } => {
                     warn!(segment = *number, from, to, "damage in the journal is passed over");
                 }
                 Step::Tail { .. } | Step::End => return Ok(None),

@@ -1,7 +1,8 @@
 //! Opening the journal: what it adds up to, and a clean end to go on from.
 //!
-//! Runs once, before the store thread starts. A torn tail, which a crash leaves, is cut off. Damage to what was
-//! promised durable is reported and the rest kept. Not here: the index, evidence (`thread` brings both in line).
+//! Runs once, before the store thread starts. What a killed program left in the kernel's memory is made durable before it
+//! is believed. A torn tail, which a crash leaves, is cut off. Damage to what was promised durable, such as what the disk
+//! cannot read, is reported and the rest kept. Not here: the index, evidence (`thread` brings both in line).
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -10,6 +11,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::journal::Medium;
 use super::record::{Record, SegmentHeader};
 use super::segment::{self, Scanner, Step};
 use super::state::State;
@@ -42,9 +44,15 @@ impl Contents {
 }
 
 /// Reads the journal in `folder` and cuts off its torn tail.
-pub(super) fn recover(folder: &Path) -> Result<Recovered, StoreError> {
+pub(super) fn recover(folder: &Path, medium: &mut dyn Medium) -> Result<Recovered, StoreError> {
     segment::remove_unfinished(folder)?;
     let numbers = segment::list(folder)?;
+    if let Some(last) = numbers.last() {
+        // Of the others each was durable before the next was begun.
+        let path = segment::path(folder, *last);
+        let settled = medium.settle(&path).and_then(|()| segment::sync_folder(folder));
+        settled.map_err(StoreError::file("make durable what was last written to", &path))?;
+    }
     let mut read: Vec<Contents> = Vec::new();
     for number in numbers.iter().rev() {
         read.push(contents(folder, *number, read.is_empty())?);
@@ -99,12 +107,14 @@ fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreErr
     let mut found = Vec::new();
     let mut gaps = Vec::new();
     let mut promised = 0;
+    let mut unreadable = 0;
     loop {
         match scanner.next()? {
             Step::Record { offset, durable, payload } => {
                 promised = durable;
                 found.push((offset, payload));
             }
+            Step::Damage { unreadable: true, .. } => unreadable += 1,
             Step::Damage { from, .. } => gaps.push(from),
             Step::Tail { from } => {
                 gaps.push(from);
@@ -116,7 +126,7 @@ fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreErr
     // What follows such a gap was written after it, but nobody had been told yet that either is on disk.
     let torn = gaps.iter().copied().find(|from| last && *from >= promised);
     let mut damaged = gaps.iter().filter(|from| torn.is_none_or(|torn| **from < torn)).count() as u64;
-    damaged += u64::from(header.is_none());
+    damaged += unreadable + u64::from(header.is_none());
     let mut records = Vec::new();
     for (offset, payload) in found {
         if torn.is_some_and(|torn| offset >= torn) {

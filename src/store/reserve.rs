@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::telemetry::chain;
@@ -29,6 +30,8 @@ pub(super) struct Reserve {
     held: u64,
     /// Since when less is held than once was.
     used_since: Option<Timestamp>,
+    /// It was said already that it cannot be taken hold of.
+    complained: bool,
 }
 
 impl Reserve {
@@ -36,7 +39,7 @@ impl Reserve {
     pub(super) fn new(store: &Path, wanted: u64, disk: u64) -> Self {
         let path = store.join(FILE);
         let held = fs::metadata(&path).map_or(0, |file| file.len());
-        Self { path, wanted: wanted.min(disk / MOST_OF_DISK), held, used_since: None }
+        Self { path, wanted: wanted.min(disk / MOST_OF_DISK), held, used_since: None, complained: false }
     }
 
     /// Gives up a piece; `false` when there is none left.
@@ -63,12 +66,17 @@ impl Reserve {
         if self.held > self.wanted {
             let _tried_again = resize(&self.path, self.wanted).map(|()| self.held = self.wanted);
         }
+        // An earlier run may have used it up, on a disk that is full still.
+        if missing > 0 && free < PIECE && self.path.exists() {
+            self.used_since.get_or_insert_with(Timestamp::now);
+        }
         if missing == 0 || free < besides.saturating_add(missing) {
             return;
         }
         match allocate(&self.path, self.wanted) {
             Ok(()) => {
                 self.held = self.wanted;
+                self.complained = false;
                 if let Some(since) = self.used_since.take() {
                     info!(%since, "the disk has room again; the reserve is whole");
                 }
@@ -76,9 +84,12 @@ impl Reserve {
             Err(error) => {
                 // Not every file system can; and others may have been faster.
                 let _best_effort = resize(&self.path, self.held);
-                if error.kind() != io::ErrorKind::StorageFull {
+                if cannot(&error) {
                     warn!(error = %chain(&error), "no room can be kept free for verdicts on this file system");
                     self.wanted = 0;
+                } else if error.kind() != io::ErrorKind::StorageFull && !self.complained {
+                    warn!(error = %chain(&error), "no room can be kept free for verdicts now; it is tried again");
+                    self.complained = true;
                 }
             }
         }
@@ -88,6 +99,12 @@ impl Reserve {
     pub(super) fn in_use(&self) -> Option<(Timestamp, u64)> {
         self.used_since.map(|since| (since, self.held))
     }
+}
+
+/// Whether the file system has no such thing as taking hold of room, rather than failing at it.
+fn cannot(error: &io::Error) -> bool {
+    let never = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
+    never.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn resize(path: &Path, length: u64) -> io::Result<()> {
@@ -129,6 +146,23 @@ mod tests {
         reserve.refill(11 * MIB, 8 * MIB);
         assert_eq!(reserve.in_use(), None);
         assert_eq!(fs::metadata(&file).unwrap().len(), 3 * MIB);
+    }
+
+    #[test]
+    fn what_fails_once_is_tried_again_and_what_was_used_up_is_told_after_a_restart() {
+        let store = tempfile::tempdir().unwrap();
+        let file = store.path().join(FILE);
+        fs::create_dir(&file).unwrap();
+        let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
+        reserve.refill(u64::MAX, 0);
+        fs::remove_dir(&file).unwrap();
+        reserve.refill(u64::MAX, 0);
+        assert_eq!(fs::metadata(&file).unwrap().len(), 3 * MIB);
+        assert!(reserve.give_up());
+        let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
+        reserve.refill(MIB / 2, 0);
+        assert_eq!(reserve.in_use().map(|(_, left)| left), Some(2 * MIB));
+        assert!(cannot(&Errno::OPNOTSUPP.into()) && !cannot(&Errno::IO.into()));
     }
 
     #[test]

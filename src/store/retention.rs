@@ -16,7 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::evidence;
+use super::calendar::Calendar;
+use super::evidence::{self, PIN, bytes_below};
 use super::indexer;
 use super::judged;
 use super::outbox::time_of;
@@ -27,8 +28,6 @@ use super::{JOURNAL_FOLDER, Options, Position, StoreError};
 use crate::frame::{CameraId, FileKey};
 use crate::telemetry::{Counter, chain};
 
-/// A file of this name in an evidence folder keeps it for ever.
-pub(super) const PIN: &str = "keep";
 /// How often age and bytes are looked at.
 const TIDY: Duration = Duration::from_secs(60);
 /// How often free space is looked at.
@@ -103,13 +102,21 @@ impl Retention {
         self.shared.kept.add_evidence(counted.cast_signed());
         let mut tidied: Option<Instant> = None;
         let mut ahead = None;
+        let mut crowded = None;
+        let mut calendar = self.calendar();
         loop {
             self.shared.refill_reserve();
+            self.shared.look_for_room_for_evidence();
             let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);
-            if pressed || tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+            // Where no deleting helps, doing it again at once would not either.
+            let changed = crowded.map_or(pressed, |was_pressed| was_pressed != pressed);
+            if changed || tidied.is_none_or(|at| at.elapsed() >= TIDY) {
                 let free = || free_bytes(&self.shared.path).unwrap_or(u64::MAX);
-                if let Err(error) = self.tidy(Timestamp::now(), &free) {
-                    warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
+                match self.by_the(&mut calendar).tidy(Timestamp::now(), &free) {
+                    Ok(enough) => crowded = self.note_crowded(!enough).then_some(pressed),
+                    Err(error) => {
+                        warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
+                    }
                 }
                 self.remember_ahead(&mut ahead);
                 tidied = Some(Instant::now());
@@ -120,8 +127,40 @@ impl Retention {
         }
     }
 
-    /// Deletes what is too old, then the oldest evidence and then the oldest segments until the limits are kept.
-    pub(super) fn tidy(&self, now: Timestamp, free: &dyn Fn() -> u64) -> Result<(), StoreError> {
+    fn calendar(&self) -> Calendar {
+        let keep = self.limits.keep.unwrap_or(SignedDuration::MAX);
+        Calendar::new(&self.shared.path, keep, self.shared.latest, (Timestamp::now(), Instant::now()))
+    }
+
+    /// The same, without a limit to age while the clock is in doubt.
+    fn by_the(&self, calendar: &mut Calendar) -> Self {
+        let mut limits = self.limits.clone();
+        if calendar.is_believed(Timestamp::now(), Instant::now()) {
+            self.shared.undated.clear();
+        } else {
+            self.shared.undated.set((), "the clock went forward at once; set it right if it is wrong");
+            limits.keep = None;
+        }
+        Self { shared: self.shared.clone(), limits }
+    }
+
+    /// Has it stand among the store's complaints that the limits cannot be kept to.
+    fn note_crowded(&self, crowded: bool) -> bool {
+        if !crowded {
+            self.shared.crowded.clear();
+        } else if self
+            .shared
+            .crowded
+            .set((), "make room on the disk, or change [store] min_free_megabytes or max_megabytes")
+        {
+            warn!("the store's limits cannot be kept to, though all that may be deleted has been");
+        }
+        crowded
+    }
+
+    /// Deletes what is too old, then the oldest evidence and then the oldest segments until the limits are kept; tells whether
+    /// they are.
+    pub(super) fn tidy(&self, now: Timestamp, free: &dyn Fn() -> u64) -> Result<bool, StoreError> {
         let published = self.shared.outbox.published();
         let oldest_kept = self.limits.keep.and_then(|keep| now.checked_sub(keep).ok());
         let mut exhibits = self.deletable_evidence(published, now)?.into_iter().peekable();
@@ -129,22 +168,24 @@ impl Retention {
         while let Some(exhibit) = exhibits.next_if(|exhibit| aged(exhibit.recorded_at)) {
             self.delete_evidence(&exhibit);
         }
-        for (segment, next) in self.deletable_segments(published)? {
-            let begun = Timestamp::from_nanosecond(next.header.created_ns.into()).unwrap_or(now);
+        let segments = self.deletable_segments(published)?;
+        for (at, (segment, next)) in segments.iter().enumerate() {
+            // Where a header is damaged, what was begun after it tells.
+            let begun = segments[at..].iter().find_map(|(_, next)| next.begun());
             let empty = segment.header.first == next.header.first;
-            if !empty && !aged(begun) {
+            if !empty && !begun.is_some_and(aged) {
                 break;
             }
-            self.delete_segment(&segment, &next)?;
+            self.delete_segment(segment, next)?;
         }
         if !self.over(self.other_bytes(), free, 0) {
-            return Ok(());
+            return Ok(true);
         }
         let other = self.other_bytes();
         for exhibit in exhibits {
             self.delete_evidence(&exhibit);
             if !self.over(other, free, MARGIN) {
-                return Ok(());
+                return Ok(true);
             }
         }
         for (segment, next) in self.deletable_segments(published)? {
@@ -153,7 +194,7 @@ impl Retention {
                 break;
             }
         }
-        Ok(())
+        Ok(!self.over(self.other_bytes(), free, 0))
     }
 
     /// Whether more is kept, or less is free, than the limits say, with `margin` percent to spare.
@@ -319,15 +360,4 @@ fn sequences_upto(reader: &Journal, upto: Position) -> Result<Option<BTreeMap<Ca
 fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
-}
-
-/// Bytes on disk of all files below `path`, in whole blocks.
-fn bytes_below(path: &Path) -> u64 {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => evidence::on_disk(meta.len()),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::retention::{Limits, PIN, Retention};
+use super::evidence::PIN;
+use super::retention::{Limits, Retention};
+use super::shared::Lost;
 use super::tests::{options, request};
 use super::*;
 use crate::frame::SourceRef;
@@ -145,6 +147,59 @@ fn remembers(folder: &Path, files: &[u64]) -> bool {
     let mut unknown = files.iter().map(|n| source(*n).key()).collect();
     super::judged::take_remembered(&folder.join("store"), &"top".parse().unwrap(), &mut unknown).unwrap();
     unknown.is_empty()
+}
+
+#[test]
+fn a_segment_whose_header_is_damaged_looks_no_older_than_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    store_of(folder.path(), 5, 2);
+    let header = segment::path(&folder.path().join("store/journal"), 2);
+    let mut bytes = std::fs::read(&header).unwrap();
+    bytes[44] ^= 0xff;
+    std::fs::write(&header, &bytes).unwrap();
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    handle.published(Position(10));
+    let retention = retention(&handle, 30, 0);
+    retention.tidy(later(29), &PLENTY).unwrap();
+    assert_eq!(handle.outbox(Position::START, 100).unwrap().len(), 10, "nothing is old");
+    retention.tidy(later(31), &PLENTY).unwrap();
+    assert_eq!(handle.outbox(Position::START, 100).unwrap().len(), 2);
+}
+
+#[test]
+fn limits_that_cannot_be_kept_to_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { min_free_megabytes: 1 << 30, ..options(folder.path()) };
+    let (handle, thread) = Store::open(&options, "box").unwrap();
+    while handle.health().crowded.is_none() {
+        std::thread::yield_now();
+    }
+    thread.close(SOON).unwrap();
+    let retention = retention(&handle, 0, 0);
+    assert!(retention.tidy(later(0), &PLENTY).unwrap());
+    assert!(!retention.tidy(later(0), &NONE).unwrap());
+}
+
+#[test]
+fn that_evidence_is_not_kept_stands_until_what_was_in_its_way_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+    // Its own retention is not to come in between.
+    thread.close(SOON).unwrap();
+    let thinning = || handle.health().thinning.map(|failing| failing.error);
+    for (cause, goes) in [(Lost::Room, true), (Lost::Late, true), (Lost::Failed, false)] {
+        handle.shared.evidence_lost(1, cause, "first");
+        handle.shared.evidence_lost(1, cause, "second");
+        assert_eq!(thinning().as_deref(), Some("first"));
+        handle.shared.look_for_room_for_evidence();
+        assert_eq!(thinning().is_none(), goes, "{cause:?}");
+    }
+    handle.shared.evidence_is_kept();
+    assert_eq!(thinning(), None);
+    handle.shared.evidence_waits(1);
+    handle.shared.evidence_lost(1, Lost::Late, "some waits");
+    handle.shared.look_for_room_for_evidence();
+    assert!(thinning().is_some());
 }
 
 #[test]

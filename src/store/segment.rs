@@ -5,8 +5,13 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tracing::error;
 
 use super::StoreError;
 use super::record::{
@@ -15,6 +20,10 @@ use super::record::{
 
 /// How much is read from disk at once.
 const CHUNK: usize = 256 << 10;
+/// What is passed over where the disk cannot read; twice as much each time that the next cannot be read either.
+const BLOCK: u64 = 4096;
+/// How long a disk that cannot read is given before it is asked once more.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The file of segment `number`.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
@@ -62,7 +71,7 @@ pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result
     let mut header = [0; RECORD_HEADER];
     let read = |bytes: &mut [u8], offset| match file.read_exact_at(bytes, offset) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || is_unreadable(&error) => Ok(false),
         Err(error) => Err(error),
     };
     if !read(&mut header, offset)? {
@@ -74,13 +83,19 @@ pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result
     Ok(whole.then_some(payload))
 }
 
+/// Whether the disk says that it cannot read what it holds there.
+fn is_unreadable(error: &io::Error) -> bool {
+    let damage = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
+    damage.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// One step of a [`Scanner`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// A sound record; `payload` is kind and body.
     Record { offset: u64, durable: u64, payload: Vec<u8> },
-    /// Bytes that are no record, with sound records after them.
-    Damage { from: u64, to: u64 },
+    /// Bytes that are no record, with sound records after them, or some that the disk cannot read.
+    Damage { from: u64, to: u64, unreadable: bool },
     /// Bytes that are no record up to the end: torn, or still being written.
     Tail { from: u64 },
     /// The end of the file, so far.
@@ -99,15 +114,20 @@ pub(super) struct Scanner {
     /// Bytes of the file from `start` on.
     buffer: Vec<u8>,
     start: u64,
+    /// What the disk could not read.
+    unreadable: Vec<Range<u64>>,
 }
 
 impl Scanner {
     /// Opens segment `number`; a damaged header is reported by [`Scanner::header`] being `None`.
     pub(super) fn open(folder: &Path, number: u64) -> Result<Self, StoreError> {
         let path = path(folder, number);
-        let file = File::open(&path).map_err(StoreError::file("open", &path))?;
-        let mut scanner =
-            Self { file, path, header: None, offset: SEGMENT_HEADER as u64, buffer: Vec::new(), start: 0 };
+        // A file that the disk cannot even open is as good as empty.
+        let open = File::open(&path)
+            .or_else(|error| if is_unreadable(&error) { File::open("/dev/null") } else { Err(error) });
+        let file = open.map_err(StoreError::file("open", &path))?;
+        let (offset, buffer, unreadable) = (SEGMENT_HEADER as u64, Vec::new(), Vec::new());
+        let mut scanner = Self { file, path, header: None, offset, buffer, start: 0, unreadable };
         let bytes = scanner.at(0, SEGMENT_HEADER)?;
         match SegmentHeader::decode(bytes) {
             HeaderRead::Good(header) if header.number == number => scanner.header = Some(header),
@@ -124,29 +144,76 @@ impl Scanner {
         self.header.as_ref()
     }
 
-    /// Up to `length` bytes at `offset`; fewer only at the end of the file.
+    /// Up to `length` bytes at `offset`; fewer only at the end of the file. Where the disk cannot read, zeros, of which no
+    /// record is made.
     fn at(&mut self, offset: u64, length: usize) -> Result<&[u8], StoreError> {
         let held = self.start..self.start + self.buffer.len() as u64;
         if !held.contains(&offset) || offset + length as u64 > held.end {
+            self.buffer.clear();
             self.buffer.resize(CHUNK.max(length), 0);
             self.start = offset;
-            let mut filled = 0;
-            while filled < self.buffer.len() {
-                match self.file.read_at(&mut self.buffer[filled..], offset + filled as u64) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => {
-                        self.buffer.clear();
-                        return Err(StoreError::file("read", &self.path)(e));
-                    }
-                }
-            }
-            self.buffer.truncate(filled);
+            let filled = self.fill();
+            self.buffer.truncate(*filled.as_ref().unwrap_or(&0));
+            filled.map_err(StoreError::file("read", &self.path))?;
         }
         let from = (offset - self.start) as usize;
         let to = self.buffer.len().min(from + length);
         Ok(&self.buffer[from..to])
+    }
+
+    /// Fills the buffer, which holds zeros; tells how much the file has of it.
+    fn fill(&mut self) -> io::Result<usize> {
+        let (mut filled, mut skip) = (0, BLOCK);
+        while filled < self.buffer.len() {
+            let at = self.start + filled as u64;
+            let known = self.unreadable.iter().find(|range| range.contains(&at)).map(|range| range.end);
+            let next = self.unreadable.iter().map(|range| range.start).filter(|start| *start > at).min();
+            let wanted = next.map_or(usize::MAX, |next| (next - at) as usize).min(self.buffer.len() - filled);
+            let step = match known {
+                Some(end) => (end - at) as usize,
+                None => match read_at(&self.file, &self.path, &mut self.buffer[filled..][..wanted], at) {
+                    Ok(0) => break,
+                    Ok(read) => {
+                        skip = BLOCK;
+                        read
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                    Err(error) if is_unreadable(&error) => match self.ask_again(filled, skip, &error)? {
+                        0 => break,
+                        step => {
+                            skip = (2 * skip).min(CHUNK as u64);
+                            step
+                        }
+                    },
+                    Err(error) => return Err(error),
+                },
+            };
+            filled += step.min(self.buffer.len() - filled);
+        }
+        Ok(filled)
+    }
+
+    /// Asks once more for a block that the disk could not read, then takes `skip` bytes for lost.
+    fn ask_again(&mut self, filled: usize, skip: u64, said: &io::Error) -> io::Result<usize> {
+        std::thread::sleep(RETRY);
+        let at = self.start + filled as u64;
+        let end = (at / BLOCK + 1) * BLOCK;
+        let block = (self.buffer.len() - filled).min((end - at) as usize);
+        match read_at(&self.file, &self.path, &mut self.buffer[filled..][..block], at) {
+            Err(error) if is_unreadable(&error) => {}
+            read => return read,
+        }
+        let end = (end + skip - BLOCK).min(self.file.metadata()?.len());
+        if end > at {
+            error!(file = %self.path.display(), from = at, to = end, error = %said, "the disk cannot read part of the journal");
+            self.unreadable.push(at..end);
+        }
+        Ok(end.saturating_sub(at) as usize)
+    }
+
+    /// Whether some of the bytes `from` to `to` cannot be read.
+    fn is_unreadable(&self, from: u64, to: u64) -> bool {
+        self.unreadable.iter().any(|range| range.start < to && from < range.end)
     }
 
     /// The sound record at `offset`, if there is one.
@@ -176,7 +243,13 @@ impl Scanner {
         match self.next_sound(offset + 1)? {
             Some(to) => {
                 self.offset = to;
-                Ok(Step::Damage { from: offset, to })
+                Ok(Step::Damage { from: offset, to, unreadable: self.is_unreadable(offset, to) })
+            }
+            // No torn tail, which can be read.
+            None if self.is_unreadable(offset, u64::MAX) => {
+                let length = self.file.metadata().map_err(StoreError::file("read", &self.path))?.len();
+                self.offset = length;
+                Ok(Step::Damage { from: offset, to: length, unreadable: true })
             }
             None => {
                 self.forget();
@@ -209,6 +282,14 @@ impl Scanner {
     fn forget(&mut self) {
         self.buffer.clear();
     }
+}
+
+fn read_at(file: &File, path: &Path, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(test)]
+    let buffer = super::simulated::readable(path, buffer, offset)?;
+    #[cfg(not(test))]
+    let _only_for_messages = path;
+    file.read_at(buffer, offset)
 }
 
 #[cfg(test)]
@@ -263,6 +344,35 @@ mod tests {
         assert_eq!(scanner.next().unwrap(), Step::End);
     }
 
+    #[test]
+    fn what_the_disk_cannot_read_costs_the_records_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bytes, starts) = segment(200);
+        let file = path(folder.path(), 1);
+        fs::write(&file, &bytes).unwrap();
+        for (bad, lost_tail) in [(4096..8192, false), (23_000..23_001, true)] {
+            super::super::simulated::make_unreadable(&file, bad.clone());
+            let mut scanner = Scanner::open(folder.path(), 1).unwrap();
+            let (mut sound, mut damage) = (Vec::new(), Vec::new());
+            loop {
+                match scanner.next().unwrap() {
+                    Step::Record { offset, .. } => sound.push(offset),
+                    Step::Damage { from, to, unreadable } => damage.push((from, to, unreadable)),
+                    Step::Tail { .. } => panic!("nothing is torn"),
+                    Step::End => break,
+                }
+            }
+            let block = bad.start / BLOCK * BLOCK..(bad.end - 1) / BLOCK * BLOCK + BLOCK;
+            let length = |n: usize| (RECORD_HEADER + n + 1) as u64;
+            let whole = |n: &usize| starts[*n] + length(*n) <= block.start || starts[*n] >= block.end;
+            let expected: Vec<_> = (0..200).filter(whole).map(|n| starts[n]).collect();
+            assert_eq!(sound, expected);
+            assert_eq!(damage.len(), 1);
+            assert!(damage[0].2);
+            assert_eq!(damage[0].1 == bytes.len() as u64, lost_tail);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -273,7 +383,7 @@ mod tests {
             let sound = steps.iter().filter(|s| matches!(s, Step::Record { .. })).count();
             prop_assert_eq!(sound, 7);
             if hit < 7 {
-                let damage = Step::Damage { from: starts[hit], to: starts[hit + 1] };
+                let damage = Step::Damage { from: starts[hit], to: starts[hit + 1], unreadable: false };
                 prop_assert!(steps.contains(&damage));
             } else {
                 let tail = Step::Tail { from: starts[hit] };

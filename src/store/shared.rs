@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::Position;
+use super::complaint::{Complaint, Failing};
 use super::evidence::{self, Evidence};
 use super::indexer::{IndexHealth, Slot};
 use super::outbox::Outbox;
@@ -42,6 +43,12 @@ pub struct Health {
     pub slow: Option<Failing>,
     /// Set while verdicts are written to what was kept free for them, with what is left of that.
     pub pressed: Option<Failing>,
+    /// Set while the limits cannot be kept to, though nothing is left that may be deleted.
+    pub crowded: Option<Failing>,
+    /// Set while nothing is deleted for its age, because the clock is in doubt.
+    pub undated: Option<Failing>,
+    /// Set while recorded verdicts cannot be read back to be published; it is tried again.
+    pub unread: Option<Failing>,
     /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
     /// The newest durable verdict.
@@ -72,13 +79,15 @@ pub struct Health {
     pub disk_bytes: Option<u64>,
 }
 
-/// Something does not work as it should.
-#[derive(Debug, Clone, Serialize)]
-pub struct Failing {
-    /// Since when.
-    pub since: Timestamp,
-    /// What the disk said, or what is the matter.
-    pub error: String,
+/// Why evidence is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// There is no room for it besides verdicts.
+    Room,
+    /// More waits to be written than may, or for longer than a verdict may wait.
+    Late,
+    /// Writing it failed.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -99,6 +108,8 @@ pub(super) struct Shared {
     pub(super) closed: Shutdown,
     /// Accepted triggers without a verdict.
     pub(super) open: AtomicUsize,
+    /// When the newest picture of all was taken, as of the start.
+    pub(super) latest: Option<Timestamp>,
     pub(super) tickets: AtomicU64,
     /// The messages that triggers had come in before this start.
     pub(super) deliveries: Deliveries,
@@ -108,13 +119,21 @@ pub(super) struct Shared {
     max_evidence_waiting: u64,
     evidence_waiting: AtomicI64,
     evidence_lost: Counter,
-    thinning: Mutex<Option<Failing>>,
-    slow: Mutex<Option<Failing>>,
+    thinning: Complaint<Lost>,
+    slow: Complaint<()>,
+    pub(super) crowded: Complaint<()>,
+    pub(super) undated: Complaint<()>,
+    pub(super) unread: Complaint<()>,
+    /// Since when the disk has been asked to take verdicts, and has not answered.
+    asked: Mutex<Option<(Instant, Timestamp)>>,
+    /// What [`Reserve::in_use`] said last: whoever asks must not wait for a disk that hangs.
+    pressed: Mutex<Option<(Timestamp, u64)>>,
     reserve: Mutex<Reserve>,
     write_failures: Counter,
     damaged: u64,
     trouble: Mutex<Option<Trouble>>,
     close_by: Mutex<Option<Instant>>,
+    wait_until: Mutex<Option<Instant>>,
     closing: Shutdown,
 }
 
@@ -139,6 +158,7 @@ impl Shared {
             kept: Kept::default(),
             closed: Shutdown::new(),
             open: AtomicUsize::new(state.open.len()),
+            latest: sum.latest,
             tickets: AtomicU64::new(sum.ticket + 1),
             deliveries: sum.deliveries.clone(),
             waiting: AtomicUsize::new(0),
@@ -146,13 +166,19 @@ impl Shared {
             max_evidence_waiting: bounds.max_evidence_waiting,
             evidence_waiting: AtomicI64::new(0),
             evidence_lost: Counter::default(),
-            thinning: Mutex::default(),
-            slow: Mutex::default(),
+            thinning: Complaint::default(),
+            slow: Complaint::default(),
+            crowded: Complaint::default(),
+            undated: Complaint::default(),
+            unread: Complaint::default(),
+            asked: Mutex::default(),
+            pressed: Mutex::default(),
             reserve,
             write_failures: Counter::default(),
             damaged,
             trouble: Mutex::default(),
             close_by: Mutex::default(),
+            wait_until: Mutex::default(),
             closing: Shutdown::new(),
         }
     }
@@ -160,9 +186,12 @@ impl Shared {
     pub(super) fn health(&self) -> Health {
         Health {
             failing: lock(&self.trouble).as_ref().map(|trouble| trouble.failing.clone()),
-            thinning: lock(&self.thinning).clone(),
-            slow: lock(&self.slow).clone(),
+            thinning: self.thinning.get(),
+            slow: self.slow(),
             pressed: self.pressed(),
+            crowded: self.crowded.get(),
+            undated: self.undated.get(),
+            unread: self.unread.get(),
             waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
             unpublished: self.outbox.unpublished(),
@@ -205,37 +234,71 @@ impl Shared {
 
     /// Makes room for verdicts on a full disk; `false` when there is none to be had.
     pub(super) fn use_reserve(&self) -> bool {
-        lock(&self.reserve).give_up()
+        let mut reserve = lock(&self.reserve);
+        let made_room = reserve.give_up();
+        *lock(&self.pressed) = reserve.in_use();
+        made_room
     }
 
     /// Keeps room for verdicts, where the disk has it.
     pub(super) fn refill_reserve(&self) {
         if let Ok(free) = free_bytes(&self.path) {
-            lock(&self.reserve).refill(free, self.min_free_bytes);
+            let mut reserve = lock(&self.reserve);
+            reserve.refill(free, self.min_free_bytes);
+            *lock(&self.pressed) = reserve.in_use();
         }
     }
 
     fn pressed(&self) -> Option<Failing> {
-        let (since, left) = lock(&self.reserve).in_use()?;
+        let (since, left) = (*lock(&self.pressed))?;
         Some(Failing { since, error: format!("{} MiB of [store] reserve_megabytes are left", left >> 20) })
+    }
+
+    /// The disk is asked to take verdicts, from now on until it answers.
+    pub(super) fn disk_is_asked(&self) -> Instant {
+        let now = Instant::now();
+        *lock(&self.asked) = Some((now, Timestamp::now()));
+        now
+    }
+
+    /// The disk has taken them or refused to.
+    pub(super) fn disk_has_answered(&self) {
+        *lock(&self.asked) = None;
+    }
+
+    /// Whether the disk was slow when last it answered, or lets wait for its answer.
+    fn slow(&self) -> Option<Failing> {
+        let asked = *lock(&self.asked);
+        self.slow.get().or_else(|| {
+            let (_, since) = asked.filter(|(asked, _)| asked.elapsed() > SLOW)?;
+            Some(Failing { since, error: "it has not confirmed yet what was written".into() })
+        })
     }
 
     /// Verdicts were written, and that took so long.
     pub(super) fn wrote_in(&self, time: Duration) {
-        let mut slow = lock(&self.slow);
-        if time > SLOW && slow.is_none() {
+        if time > SLOW {
             let error = format!("confirming verdicts took it {:.1} s", time.as_secs_f64());
-            warn!(error, store = %self.path.display(), "the disk is slow");
-            *slow = Some(Failing { since: Timestamp::now(), error });
+            if self.slow.set((), &error) {
+                warn!(error, store = %self.path.display(), "the disk is slow");
+            }
         } else if time < SLOW / 2
-            && let Some(Failing { since, .. }) = slow.take()
+            && let Some(since) = self.slow.clear()
         {
             info!(%since, "the disk is no longer slow");
         }
     }
 
     /// Writes a verdict's evidence, where the disk has room for it besides verdicts.
-    pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), String> {
+    pub(super) fn keep_evidence(&self, verdict: &Verdict, evidence: &Evidence) -> Result<(), (Lost, String)> {
+        self.has_room_for_evidence().map_err(|why| (Lost::Room, why))?;
+        let written = evidence::write(&self.path, verdict, evidence);
+        let bytes = written.map_err(|error| (Lost::Failed, chain(&error)))?;
+        self.kept.add_evidence(bytes.cast_signed());
+        Ok(())
+    }
+
+    fn has_room_for_evidence(&self) -> Result<(), String> {
         if self.pressed().is_some() {
             return Err("the disk is full, and what is left is for verdicts".into());
         }
@@ -243,19 +306,34 @@ impl Shared {
         if free < self.min_free_bytes / 2 {
             return Err(format!("only {} MiB are free, which verdicts may need", free >> 20));
         }
-        evidence::write(&self.path, verdict, evidence).map_err(|error| chain(&error))?;
-        self.kept.add_evidence(evidence.bytes_on_disk().cast_signed());
-        if lock(&self.thinning).take().is_some() {
-            info!("evidence can be kept again");
-        }
         Ok(())
     }
 
+    /// A verdict has got its evidence.
+    pub(super) fn evidence_is_kept(&self) {
+        if let Some(since) = self.thinning.clear() {
+            info!(%since, "evidence can be kept again");
+        }
+    }
+
+    /// Takes back that evidence is not kept, where what was in its way has gone. Of what failed only the next attempt tells.
+    pub(super) fn look_for_room_for_evidence(&self) {
+        let gone = match self.thinning.cause() {
+            Some(Lost::Room) => self.has_room_for_evidence().is_ok(),
+            Some(Lost::Late) => self.evidence_waiting.load(Ordering::Relaxed) <= 0 && self.slow().is_none(),
+            Some(Lost::Failed) | None => false,
+        };
+        if gone {
+            self.evidence_is_kept();
+        }
+    }
+
     /// Removes evidence that was written too late for its verdict.
-    pub(super) fn drop_evidence(&self, verdict: &Verdict, evidence: &Evidence) {
+    pub(super) fn drop_evidence(&self, verdict: &Verdict) {
         let Some(folder) = evidence::evidence_folder(&self.path, verdict) else { return };
+        let bytes = evidence::bytes_below(&folder);
         match std::fs::remove_dir_all(&folder) {
-            Ok(()) => self.kept.add_evidence(-evidence.bytes_on_disk().cast_signed()),
+            Ok(()) => self.kept.add_evidence(-bytes.cast_signed()),
             Err(error) => {
                 warn!(folder = %folder.display(), error = %chain(&error), "evidence without a verdict stays");
             }
@@ -263,11 +341,9 @@ impl Shared {
     }
 
     /// Verdicts are recorded without their evidence.
-    pub(super) fn evidence_lost(&self, verdicts: u64, reason: &str) {
+    pub(super) fn evidence_lost(&self, verdicts: u64, cause: Lost, reason: &str) {
         self.evidence_lost.add(verdicts);
-        let mut thinning = lock(&self.thinning);
-        if thinning.is_none() {
-            *thinning = Some(Failing { since: Timestamp::now(), error: reason.to_owned() });
+        if self.thinning.set(cause, reason) {
             warn!(verdicts, reason, "evidence is not kept; verdicts are");
         }
     }
@@ -286,6 +362,16 @@ impl Shared {
     /// Counts bytes of evidence that wait, or no longer do.
     pub(super) fn evidence_waits(&self, bytes: i64) {
         self.evidence_waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets the moment from which on nobody waits for room in the queue.
+    pub(super) fn wait_until(&self, moment: Instant) {
+        lock(&self.wait_until).get_or_insert(moment);
+    }
+
+    /// What is left until then, once it is set.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        lock(&self.wait_until).map(|moment| moment.saturating_duration_since(Instant::now()))
     }
 
     /// Sets how long the store may take to close.

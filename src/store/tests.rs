@@ -282,6 +282,25 @@ fn evidence_beyond_the_queue_is_left_out() {
 }
 
 #[test]
+fn an_outbox_that_cannot_be_read_is_told_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+    handle.record(request("top", 0.1)).wait().unwrap();
+    thread.close(SOON).unwrap();
+    let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();
+    let segment = segment::path(&folder.path().join("store/journal"), 1);
+    let aside = folder.path().join("aside");
+    fs::rename(&segment, &aside).unwrap();
+    fs::create_dir(&segment).unwrap();
+    handle.outbox(Position::START, 10).unwrap_err();
+    assert!(handle.health().unread.is_some());
+    fs::remove_dir(&segment).unwrap();
+    fs::rename(&aside, &segment).unwrap();
+    assert_eq!(handle.outbox(Position::START, 10).unwrap().len(), 1);
+    assert!(handle.health().unread.is_none());
+}
+
+#[test]
 fn history_gives_the_newest_that_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let (handle, _thread) = Store::open(&options(folder.path()), "box").unwrap();

@@ -17,7 +17,7 @@ use super::evidence_thread::{Claim, Done, Job};
 use super::handle::{Noted, Reply};
 use super::journal::{Journal, is_full};
 use super::record::{Accepted, MAX_RECORD, Record};
-use super::shared::Shared;
+use super::shared::{Lost, Shared};
 use super::{Position, StoreError, Ticket};
 use crate::frame::CameraId;
 use crate::verdict::{Judgement, Outcome, Reason, Timings, Trigger, Verdict};
@@ -34,8 +34,18 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// What the store thread is asked to do.
 pub(super) enum Command {
-    Accept { ticket: Ticket, accepted: Box<Accepted>, noted: Noted },
-    Record { judgement: Box<Judgement>, evidence: Option<Evidence>, ticket: Option<Ticket>, reply: Reply },
+    Accept {
+        ticket: Ticket,
+        accepted: Box<Accepted>,
+        noted: Noted,
+    },
+    Record {
+        judgement: Box<Judgement>,
+        evidence: Option<Evidence>,
+        ticket: Option<Ticket>,
+        reply: Reply,
+    },
+    /// Wakes the thread, which sees by itself that it is time to close, should this find no room.
     Close,
 }
 
@@ -79,6 +89,7 @@ pub(super) struct Writer {
     batch: Vec<Record>,
     answers: VecDeque<Option<Answer>>,
     last: Position,
+    closing: bool,
 }
 
 impl Writer {
@@ -107,24 +118,26 @@ impl Writer {
             batch,
             answers,
             last,
+            closing: false,
         }
     }
 
     /// Works until it is closed and nothing waits, or until its time to close is over.
     pub(super) fn run(mut self) -> Result<(), StoreError> {
         self.answer_for_the_interrupted();
-        let mut closing = false;
         loop {
-            self.gather(&mut closing);
+            self.gather();
             if let Err(reason) = self.commit() {
                 return Err(self.give_up(reason));
             }
-            if closing && self.lines.values().all(|line| line.waiting.is_empty()) && self.commands.is_empty()
-            {
+            self.closing |= self.shared.is_closing();
+            let nothing_waits = self.lines.values().all(|line| line.waiting.is_empty());
+            if self.closing && nothing_waits && self.commands.is_empty() {
                 break;
             }
-            self.wait(&mut closing);
+            self.wait();
         }
+        self.refuse_queued();
         self.journal.close();
         Ok(())
     }
@@ -149,9 +162,9 @@ impl Writer {
     }
 
     /// Blocks until there is something to do.
-    fn wait(&mut self, closing: &mut bool) {
+    fn wait(&mut self) {
         let idle = match self.shared.time_to_close() {
-            Some(left) if *closing => left.min(IDLE),
+            Some(left) if self.closing => left.min(IDLE),
             _ => IDLE.min(self.evidence_wait),
         };
         // Cloned, so that the arms may borrow the rest.
@@ -159,24 +172,24 @@ impl Writer {
         let done = self.done.clone();
         select! {
             recv(commands) -> command => match command {
-                Ok(command) => self.obey(command, closing),
-                Err(_) => *closing = true,
+                Ok(command) => self.obey(command),
+                Err(_) => self.closing = true,
             },
             recv(done) -> done => if let Ok(done) = done { self.evidence_done(done) },
             default(idle) => {}
         }
-        let out_of_time = *closing && self.shared.time_to_close().is_some_and(|left| left.is_zero());
+        let out_of_time = self.closing && self.shared.time_to_close().is_some_and(|left| left.is_zero());
         self.stop_waiting_for_evidence(if out_of_time { Duration::ZERO } else { self.evidence_wait });
     }
 
     /// Takes what has come meanwhile, up to a batch.
-    fn gather(&mut self, closing: &mut bool) {
+    fn gather(&mut self) {
         while let Ok(done) = self.done.try_recv() {
             self.evidence_done(done);
         }
         while self.batch.len() < MAX_BATCH && !self.is_full() {
             let Ok(command) = self.commands.try_recv() else { break };
-            self.obey(command, closing);
+            self.obey(command);
         }
     }
 
@@ -186,7 +199,7 @@ impl Writer {
         waiting >= self.commands.capacity().unwrap_or(usize::MAX)
     }
 
-    fn obey(&mut self, command: Command, closing: &mut bool) {
+    fn obey(&mut self, command: Command) {
         match command {
             Command::Accept { ticket, accepted, noted } => {
                 self.push(Record::Accepted { ticket, accepted }, Some(Answer::Note(noted)));
@@ -194,7 +207,7 @@ impl Writer {
             Command::Record { judgement, evidence, ticket, reply } => {
                 self.number(*judgement, evidence, ticket, Some(reply));
             }
-            Command::Close => *closing = true,
+            Command::Close => self.closing = true,
         }
     }
 
@@ -258,8 +271,8 @@ impl Writer {
             }
         }
         if given_up > 0 {
-            self.shared
-                .evidence_lost(given_up, "writing it took longer than a verdict may wait; the disk is slow");
+            let why = "writing it took longer than a verdict may wait; the disk is slow";
+            self.shared.evidence_lost(given_up, Lost::Late, why);
             for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
                 self.advance(&camera);
             }
@@ -284,19 +297,27 @@ impl Writer {
             return Ok(());
         }
         let mut retry = FIRST_RETRY;
-        let mut began = Instant::now();
-        while let Err(error) = self.journal.commit(&self.batch) {
-            if is_full(&error) && self.shared.use_reserve() {
-                continue;
+        loop {
+            let began = self.shared.disk_is_asked();
+            let committed = self.journal.commit(&self.batch);
+            let full = committed.as_ref().err().is_some_and(is_full);
+            let made_room = full && self.shared.use_reserve();
+            self.shared.disk_has_answered();
+            match committed {
+                Ok(()) => {
+                    self.shared.wrote_in(began.elapsed());
+                    break;
+                }
+                Err(_) if made_room => {}
+                Err(error) => {
+                    self.shared.disk_fails(&error, self.batch.len());
+                    if !self.shared.pause(retry) {
+                        return Err(error.to_string());
+                    }
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
             }
-            self.shared.disk_fails(&error, self.batch.len());
-            if !self.shared.pause(retry) {
-                return Err(error.to_string());
-            }
-            retry = (retry * 2).min(LAST_RETRY);
-            began = Instant::now();
         }
-        self.shared.wrote_in(began.elapsed());
         self.shared.disk_works(self.journal.state());
         let mut replies = Vec::with_capacity(self.batch.len());
         let answers = &mut self.answers;
@@ -321,23 +342,34 @@ impl Writer {
         Ok(())
     }
 
-    fn give_up(mut self, reason: String) -> StoreError {
-        let waiting = self.lines.values_mut().flat_map(|line| line.waiting.drain(..));
-        let in_batch = self.answers.drain(..).filter_map(|answer| match answer? {
-            Answer::Verdict(reply) => Some(reply),
-            Answer::Note(_) => None,
+    /// Answers for what came when it was too late; tells how much that was.
+    fn refuse_queued(&self) -> usize {
+        let refused = self.commands.try_iter().map(|command| match command {
+            Command::Record { reply, .. } => {
+                reply(Err(StoreError::Closed));
+                1
+            }
+            Command::Accept { .. } => 1,
+            Command::Close => 0,
         });
-        let replies: Vec<_> = in_batch.chain(waiting.filter_map(|w| w.reply)).collect();
-        let mut records = replies.len();
-        for reply in replies {
-            reply(Err(StoreError::Closed));
-        }
-        while let Ok(command) = self.commands.try_recv() {
-            if let Command::Record { reply, .. } = command {
-                records += 1;
+        refused.sum()
+    }
+
+    fn give_up(mut self, reason: String) -> StoreError {
+        let of_others = |record: &&Record| !matches!(record, Record::Published { .. });
+        let mut records = self.batch.iter().filter(of_others).count();
+        for answer in self.answers.drain(..).flatten() {
+            if let Answer::Verdict(reply) = answer {
                 reply(Err(StoreError::Closed));
             }
         }
+        for waiting in self.lines.values_mut().flat_map(|line| line.waiting.drain(..)) {
+            records += 1;
+            if let Some(reply) = waiting.reply {
+                reply(Err(StoreError::Closed));
+            }
+        }
+        records += self.refuse_queued();
         error!(records, reason, "the store closes with records that could not be written");
         StoreError::Unwritten { records, reason }
     }

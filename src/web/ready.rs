@@ -40,8 +40,10 @@ pub(super) fn health(view: &View) -> Faults {
 /// Whether the next part would be inspected, recorded and published.
 pub(super) fn readiness(view: &View) -> Faults {
     let mut faults = health(view).0;
-    if let Some(failing) = view.watched.store.health().failing {
-        faults.push(format!("store: verdicts cannot be written since {}: {}", failing.since, failing.error));
+    let store = view.watched.store.health();
+    let told = [(store.failing, "written"), (store.unread, "read to be published")];
+    for (failing, done) in told.into_iter().filter_map(|(failing, done)| Some((failing?, done))) {
+        faults.push(format!("store: verdicts cannot be {done} since {}: {}", failing.since, failing.error));
     }
     if let Some(monitor) = &view.watched.broker {
         let health = monitor.health.borrow();

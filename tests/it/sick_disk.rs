@@ -81,6 +81,31 @@ async fn a_disk_that_takes_nothing_any_more_costs_evidence_and_no_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_though_the_disk_takes_nothing_and_costs_no_verdict() {
+    let floor = Floor::with(Access::Bounded).await;
+    floor.watch("threshold = -1000.0");
+    let plc = floor.subscribe().await;
+    let daemon = floor.start(&["--set", "store.queue=2"]);
+    floor.drop_pictures(0, 2);
+    plc.wait_for("/verdict", 2).await;
+    let sick = match Tampering::with(&daemon, CHANGES, "error=EROFS") {
+        Ok(sick) => sick,
+        Err(why) => return println!("left out: {why}"),
+    };
+    floor.drop_pictures(2, 20);
+    plc.wait_until("/state", |state| state["warnings"].to_string().contains("cannot be written")).await;
+    daemon.signal("TERM");
+    let ended = daemon.ended();
+    drop(sick);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("records that could not be written"), "{}", ended.stderr);
+    let daemon = floor.start(&[]);
+    plc.wait_for("/verdict", 22).await;
+    daemon.stops();
+    assert_eq!(complete(&plc.on("/verdict")).len(), 22);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_holds_up_no_verdict_while_the_reserve_lasts() {
     let floor = Floor::with(Access::Bounded).await;
     floor.watch("threshold = -1000.0");
