@@ -158,7 +158,8 @@ impl Journal {
                 match cursor.next()? {
                     Some(found) if found.position < end => {
                         let judgement = found.verdict.judgement;
-                        sources.extend(judgement.source.filter(|_| judgement.camera == *camera));
+                        let own = judgement.camera == *camera;
+                        sources.extend(judgement.sources().filter(|_| own).cloned());
                     }
                     _ => break,
                 }

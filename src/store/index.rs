@@ -169,9 +169,12 @@ impl Index {
             by_camera.insert(camera_key(&entry.camera, found.verdict.sequence), value.as_slice());
             let time = [&time_key(entry.captured_at)[..], &entry.position.0.to_be_bytes()].concat();
             by_time.insert([entry.camera.as_bytes(), &[0], &time].concat(), value);
-            if let Some(source) = &found.verdict.judgement.source {
+            for (nth, source) in found.verdict.judgement.sources().enumerate() {
                 let json = serde_json::to_vec(source).map_err(|e| e.to_string())?;
-                sources.insert(camera_key(&entry.camera, entry.position.0), json);
+                let mut key = camera_key(&entry.camera, entry.position.0);
+                // The first one's key is what it was when a part had one file at most.
+                key.extend((nth > 0).then_some(nth as u8));
+                sources.insert(key, json);
             }
         }
         guarded(|| {
