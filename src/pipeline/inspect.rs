@@ -218,6 +218,7 @@ impl<'a> Judge<'a> {
         }
         let health = self.health;
         self.detector.set_threshold(health.threshold());
+        part.timings.queue += part.lap();
         let result = catch_unwind(AssertUnwindSafe(|| inspect_views(&mut self.detector, &views)));
         part.timings.infer = part.lap();
         match result {

@@ -245,8 +245,13 @@ fn a_free_running_camera_that_nobody_asked_for_long_answers_the_next_trigger_wit
         }
         let asked = Instant::now();
         camera.expose().unwrap();
-        let frame = frame(camera.as_mut());
-        assert!(frame.captured >= asked, "a picture from {:?} before its trigger", asked - frame.captured);
+        let mut first = frame(camera.as_mut());
+        // One may have been on its way, which triggers pass over; what lay in the buffers is gone.
+        if first.captured < asked {
+            assert!(asked - first.captured < stall, "a picture from {:?} before it", asked - first.captured);
+            first = frame(camera.as_mut());
+        }
+        assert!(first.captured >= asked, "a picture from {:?} before its trigger", asked - first.captured);
     }
     assert_eq!(camera.losses().missed_frames, 0, "what nobody asked for is not lost");
 }

@@ -25,10 +25,10 @@ use crate::inspectord::PATIENCE;
 const INPUT: Size = Size::new(64, 64);
 const SOFTWARE: CaptureMode = CaptureMode::Software { patience: PATIENCE };
 
-/// Finds nothing, in pictures of `input`: at once, or once nobody holds the gate's other end.
+/// Finds nothing, in pictures of `input`: at once, or, having said that it has begun, once nobody holds the gate's other end.
 struct Nothing {
     input: Size,
-    gate: Option<Receiver<()>>,
+    gate: Option<(Sender<()>, Receiver<()>)>,
     fails: bool,
 }
 
@@ -48,7 +48,8 @@ impl Inspector for Nothing {
     }
 
     fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
-        if let Some(gate) = &self.gate {
+        if let Some((begun, gate)) = &self.gate {
+            let _nobody_asks = begun.send(());
             let _opens_by_being_let_go = gate.recv();
         }
         if self.fails {
@@ -300,7 +301,7 @@ fn a_camera_that_fails_again_and_again_costs_its_own_line_nothing_but_time_and_t
 
 #[test]
 fn a_part_without_a_picture_does_not_overtake_those_before_it() {
-    let (hold, gate) = bounded(0);
+    let ((hold, gate), (begins, _)) = (bounded(0), unbounded());
     let junk = Frame { pixels: Pixels::Encoded(vec![1, 2, 3]), ..*grey(Instant::now(), Timestamp::now()) };
     let script = vec![
         Act::Now,
@@ -311,7 +312,7 @@ fn a_part_without_a_picture_does_not_overtake_those_before_it() {
         Act::Do(Box::new(move || drop::<Sender<()>>(hold))),
     ];
     let open = move || -> Result<Detector, BoxedError> {
-        Ok(Nothing { gate: Some(gate.clone()), ..Nothing::default() }.detector())
+        Ok(Nothing { gate: Some((begins.clone(), gate.clone())), ..Nothing::default() }.detector())
     };
     let recorded = record(vec![LinePlan { open_detector: Box::new(open), ..line("top", script) }]);
     assert_eq!(decisions(&recorded[0]), ["ok", "uninspected", "uninspected", "ok"]);
@@ -390,14 +391,15 @@ fn a_part_that_waits_for_its_picture_when_the_program_stops_is_no_fault_of_the_c
 #[test]
 fn a_deadline_is_kept_while_the_program_stops() {
     let folder = tempfile::tempdir().unwrap();
-    let (hold, gate) = bounded::<()>(0);
+    let ((hold, gate), (begins, begun)) = (bounded::<()>(0), unbounded());
     let open = move || -> Result<Detector, BoxedError> {
-        Ok(Nothing { gate: Some(gate.clone()), ..Nothing::default() }.detector())
+        Ok(Nothing { gate: Some((begins.clone(), gate.clone())), ..Nothing::default() }.detector())
     };
     let plan = line("top", vec![Act::Now, Act::Mute]);
     let plan = LinePlan { mode: SOFTWARE, open_detector: Box::new(open), ..plan };
     let floor = Floor::start(folder.path(), vec![plan]);
     floor.trigger(r#"{"deadline_ms":500}"#);
+    begun.recv_timeout(PATIENCE).expect("the part is looked at");
     let judged = floor.judged.clone();
     let stopping = std::thread::spawn(move || floor.stop());
     let told = judged.recv_timeout(PATIENCE);
