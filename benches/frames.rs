@@ -135,7 +135,6 @@ impl Camera for Metronome {
             pixels,
             captured_at: clock::utc_of(&SystemClock, captured),
             captured,
-            capture_time: asked.elapsed().saturating_sub(left),
             source: None,
             planted: None,
         })))

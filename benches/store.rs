@@ -35,6 +35,7 @@ fn request(n: u32, picture: Option<&[u8]>) -> RecordRequest {
         trigger: None,
         views: None,
         source: None,
+        other_sources: Vec::new(),
     };
     let evidence = picture.map(|picture| Evidence {
         picture: picture.to_vec(),

@@ -251,8 +251,6 @@ pub struct Frame {
     pub captured_at: Timestamp,
     /// The same moment on the monotonic clock, from which latencies are measured.
     pub captured: Instant,
-    /// How long the camera took from asking to having the frame.
-    pub capture_time: std::time::Duration,
     /// Set where the frame can be met again after a restart.
     pub source: Option<SourceRef>,
     /// What the simulated line planted; never known to the detector, only to the demo's score card.

@@ -2,6 +2,7 @@
 //!
 //! Log messages are constant and values are fields. Not here: the metrics page (`web`).
 
+use std::any::Any;
 use std::env::VarError;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -72,6 +73,15 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 /// A number that only rises, until the process ends.

@@ -142,9 +142,9 @@ impl Outcome {
 /// Where the time went, in milliseconds; stages that were not reached are zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Asking the camera until having the frame.
+    /// The camera: from asking it, or from the exposure where that came later, until all of the part's frames were there.
     pub capture: f32,
-    /// Waiting in queues.
+    /// Waiting: for the camera to be free, and between the stages.
     pub queue: f32,
     /// Decoding, cutting out, resizing.
     pub prepare: f32,
@@ -194,6 +194,15 @@ pub struct Judgement {
     pub views: Option<Views>,
     /// Where the frame can be met again, if it can.
     pub source: Option<SourceRef>,
+    /// The same of the part's other frames.
+    pub other_sources: Vec<SourceRef>,
+}
+
+impl Judgement {
+    /// Every file that this settles.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceRef> {
+        self.source.iter().chain(&self.other_sources)
+    }
 }
 
 /// A recorded judgement: what is on disk, on the wire, and in the history.
@@ -251,6 +260,8 @@ struct WireVerdict {
     views: Option<Views>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<SourceRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_sources: Vec<SourceRef>,
 }
 
 impl From<Verdict> for WireVerdict {
@@ -283,6 +294,7 @@ impl From<Verdict> for WireVerdict {
             trigger: j.trigger,
             views: j.views,
             source: j.source,
+            other_sources: j.other_sources,
         };
         if let Some(f) = finding {
             wire.score = Some(f.score);
@@ -330,6 +342,7 @@ impl TryFrom<WireVerdict> for Verdict {
             trigger: w.trigger,
             views: w.views,
             source: w.source,
+            other_sources: w.other_sources,
         };
         Ok(Self { id: w.id, box_name: w.box_name, sequence: w.sequence, judgement, evidence: w.evidence })
     }
@@ -355,6 +368,7 @@ pub(crate) mod tests {
             trigger: None,
             views: None,
             source: None,
+            other_sources: Vec::new(),
         }
     }
 
@@ -384,6 +398,19 @@ pub(crate) mod tests {
         let json = serde_json::to_string(&burst).unwrap();
         assert!(json.contains(r#""views":{"count":3,"shown":2}"#), "{json}");
         assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), burst);
+    }
+
+    #[test]
+    fn files_of_other_views_stand_on_the_wire_only_where_there_are_some() {
+        let file = |name: &str| SourceRef { name: name.into(), bytes: 1, modified_ns: 2 };
+        let mut burst = verdict(judgement("top", 0.75).outcome);
+        burst.judgement.source = Some(file("2.png"));
+        assert!(!serde_json::to_string(&burst).unwrap().contains("other_sources"));
+        burst.judgement.other_sources = vec![file("1.png"), file("3.png")];
+        let json = serde_json::to_string(&burst).unwrap();
+        assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), burst);
+        let names: Vec<_> = burst.judgement.sources().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["2.png", "1.png", "3.png"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod v4l2;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -64,6 +64,8 @@ pub enum CameraError {
         name: String,
         /// What is wrong with it.
         message: String,
+        /// When it was taken, as well as that can be told.
+        taken: Instant,
         /// Set where the frame can be met again, so that its verdict settles it.
         origin: Option<SourceRef>,
     },
@@ -75,13 +77,6 @@ pub enum CameraError {
         /// Why.
         source: std::io::Error,
     },
-}
-
-impl CameraError {
-    /// Whether the camera must be opened again before it can deliver.
-    pub fn needs_reopening(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Unusable { .. } | Self::Lost { .. })
-    }
 }
 
 /// What came of waiting for a frame.
@@ -104,8 +99,8 @@ pub trait Camera: Send {
     /// the hardware buffers.
     ///
     /// # Errors
-    /// [`CameraError::BadFrame`] spoils one frame only, and that frame gets a verdict of its own; after an error
-    /// that [`CameraError::needs_reopening`], open the camera again.
+    /// [`CameraError::BadFrame`] spoils one frame only, and that frame gets a verdict of its own; after any other
+    /// error, open the camera again.
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError>;
 
     /// Asks for an exposure now, where the camera waits to be asked; others expose by themselves.

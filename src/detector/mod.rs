@@ -57,6 +57,14 @@ pub enum InspectorError {
     /// The mask leaves nothing to be looked at.
     #[error("the camera's mask hides everything that the model can see: show it more")]
     Hidden,
+    /// The device has no room now; it may have later.
+    #[error("the {engine} engine has no room: {message}")]
+    NoRoom {
+        /// Which engine.
+        engine: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// The device failed; another engine may still work.
     #[error("the {engine} engine failed: {message}")]
     Device {
@@ -156,7 +164,7 @@ pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn
         (options::Engine::Cuda, options::Device::Cuda(n)) => Ok(Box::new(card(n)?)),
         (options::Engine::Cuda, _) => Ok(Box::new(card(0)?)),
         (options::Engine::Auto, options::Device::Cuda(n)) => {
-            Ok(Box::new(Resilient::new(Box::new(card(n)?), cpu())))
+            Ok(resilient::choose(Cuda::new(model, n).map(Some), cpu))
         }
         (options::Engine::Auto, options::Device::Auto) => Ok(resilient::choose(Cuda::any(model), cpu)),
         (options::Engine::Auto | options::Engine::Cpu, _) => Ok(cpu()),

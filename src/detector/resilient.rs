@@ -1,8 +1,11 @@
-//! An engine on a device that may die, with another beside it that takes over: no frame is lost to a card.
+//! An engine on a device that may die, with another beside it that takes over: no frame is lost to a card. One that merely has
+//! no room, since something else fills it, is asked again after a pause.
 //!
 //! The spare is made ready when the device's engine is, since the frame in flight cannot wait for it. What a dead card
 //! needs is a new start of the program, or of the box: the driver gives this process nothing any more. Not here: which
 //! engines these are (`open_engine`).
+
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -11,6 +14,8 @@ use crate::frame::{Picture, Size};
 use crate::telemetry::{Counter, chain};
 
 static FALLBACKS: Counter = Counter::new();
+/// How long a card without room is left alone.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// How often, since the process began, a card was there and the CPU took over from it: at start or in operation.
 pub fn engine_fallbacks() -> u64 {
@@ -46,13 +51,16 @@ fn fell_back(what: &'static str, error: &dyn std::error::Error, spare: &dyn Insp
 pub struct Resilient {
     device: Option<Box<dyn Inspector>>,
     spare: Box<dyn Inspector>,
+    /// When a device that had no room may be asked again.
+    again_at: Option<Instant>,
+    pause: Duration,
 }
 
 impl Resilient {
     /// Both have the same model loaded.
     pub fn new(device: Box<dyn Inspector>, spare: Box<dyn Inspector>) -> Self {
         info!(engine = device.describe(), "models run on the card");
-        Self { device: Some(device), spare }
+        Self { device: Some(device), spare, again_at: None, pause: PAUSE }
     }
 
     /// The device's answer, or the spare's to the same question.
@@ -60,8 +68,21 @@ impl Resilient {
         &mut self,
         question: impl Fn(&mut dyn Inspector) -> Result<T, InspectorError>,
     ) -> Result<T, InspectorError> {
-        let Some(device) = &mut self.device else { return question(self.spare.as_mut()) };
+        let resting = self.again_at.is_some_and(|at| Instant::now() < at);
+        let Some(device) = self.device.as_mut().filter(|_| !resting) else {
+            return question(self.spare.as_mut());
+        };
+        self.again_at = None;
         match question(device.as_mut()) {
+            Err(error @ InspectorError::NoRoom { .. }) => {
+                fell_back(
+                    "the card has no room: the processor takes over for now",
+                    &error,
+                    self.spare.as_ref(),
+                );
+                self.again_at = Some(Instant::now() + self.pause);
+                question(self.spare.as_mut())
+            }
             Err(error @ InspectorError::Device { .. }) => {
                 fell_back("the card failed: models run on the processor", &error, self.spare.as_ref());
                 self.device = None;
@@ -149,6 +170,39 @@ mod tests {
         assert!(engine_fallbacks() > before);
         assert_eq!(engine.describe(), "scripted 2");
         assert_eq!(engine.infer_enlarged(&[&picture], Size::new(3, 3)).unwrap()[0].map.values.len(), 9);
+    }
+
+    /// Has no room the first time, and then answers with 1.
+    struct Crowded(bool);
+
+    impl Inspector for Crowded {
+        fn describe(&self) -> String {
+            "crowded".into()
+        }
+
+        fn input(&self) -> Size {
+            INPUT
+        }
+
+        fn infer(&mut self, pictures: &[&Picture]) -> Result<Vec<AnomalyMap>, InspectorError> {
+            if std::mem::take(&mut self.0) {
+                return Err(InspectorError::NoRoom { engine: "crowded", message: "out of memory".into() });
+            }
+            Ok(vec![AnomalyMap { size: Size::new(1, 1), values: vec![1.0] }; pictures.len()])
+        }
+    }
+
+    #[test]
+    fn a_card_that_has_no_room_for_a_while_is_asked_again() {
+        let picture = picture(INPUT);
+        let answers = |pause| {
+            let mut engine = Resilient { pause, ..Resilient::new(Box::new(Crowded(true)), scripted(2.0, 9)) };
+            [(); 3].map(|()| engine.infer(&[&picture]).unwrap()[0].values[0])
+        };
+        let before = engine_fallbacks();
+        assert_eq!(answers(Duration::ZERO), [2.0, 1.0, 1.0]);
+        assert_eq!(answers(Duration::from_secs(3600)), [2.0, 2.0, 2.0]);
+        assert!(engine_fallbacks() >= before + 2);
     }
 
     #[test]

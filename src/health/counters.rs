@@ -117,9 +117,9 @@ impl Counters {
 /// Where a line's time goes, in one histogram per stage; stages that a part did not reach do not count.
 #[derive(Debug, Default)]
 pub struct Latencies {
-    /// Asking the camera until having the frame.
+    /// The camera: from asking it, or from the exposure where that came later, until all of the part's frames were there.
     pub capture: Histogram,
-    /// Waiting in queues.
+    /// Waiting: for the camera to be free, and between the stages.
     pub queue: Histogram,
     /// Decoding, cutting out, resizing.
     pub prepare: Histogram,

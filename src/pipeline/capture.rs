@@ -2,15 +2,17 @@
 //!
 //! In: a camera, and triggers as parts, or a timer's ticks. Out: parts with frames, to the prepare stage. One thread per
 //! camera. When the next queue is full, triggered parts wait under their deadline, timed ones are concluded, and
-//! free-running frames follow [`WhenFull`]. A camera that fails is opened again with jittered back-off, for ever, and
-//! touches no other camera.
+//! free-running frames follow [`WhenFull`]. A camera that fails, or whose library panics, is opened again with jittered
+//! back-off, for ever, and touches no other camera.
 
 use std::collections::{HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
 
+use super::expose::Exposed;
 use super::opening::{self, TICK};
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Outlet, Part};
@@ -28,7 +30,7 @@ use crate::verdict::Reason;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
-/// Missed ticks of a timer that get a verdict each; of more, as after a suspended night, the rest is let go.
+/// Missed ticks of a timer that get a verdict each; of more, as where a camera was away for long, the rest is let go.
 const MOST_MISSED_TICKS: u32 = 1024;
 const OVERLOAD: &str = "frames come faster than this box can inspect them";
 /// Judged files are known from the store; those still on their way there from this many last deliveries.
@@ -74,7 +76,7 @@ impl Capture {
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         let mut past = Past { backoff, recent: Recent::default(), timer, failed: false, lost: None };
         while !self.shutdown.requested() {
-            match self.run_once(&mut open, &mut past) {
+            match self.run_guarded(&mut open, &mut past) {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::NoMoreFrames) => {
                     self.health.camera_ended();
@@ -96,6 +98,14 @@ impl Capture {
             part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
         }
         self.health.retire(Stage::Capture);
+    }
+
+    /// A panic is a lost camera; the part at hand, dropped by it, has concluded itself.
+    fn run_guarded(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
+        catch_unwind(AssertUnwindSafe(|| self.run_once(open, past))).unwrap_or_else(|panic| {
+            let message = format!("its library panicked: {}", telemetry::panic_message(panic.as_ref()));
+            Err(CameraError::Lost { name: self.camera.to_string(), message })
+        })
     }
 
     fn run_once(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
@@ -120,6 +130,7 @@ impl Capture {
         let Past { backoff, recent, timer, .. } = past;
         self.health.camera_is_up(camera.describe());
         let opened = Instant::now();
+        let mut asked = opened;
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
@@ -131,18 +142,21 @@ impl Capture {
                 backoff.reset();
             }
             match (self.mode, timer.as_mut()) {
-                (CaptureMode::Free { when_full }, _) => match self.next_frame(camera, TICK, recent)? {
+                (CaptureMode::Free { when_full }, _) => match self.next_frame(camera, asked, recent)? {
                     Taken::Part(part) => {
                         backoff.reset();
                         self.pass_on_free(part, when_full);
+                        asked = Instant::now();
                     }
                     Taken::Nothing => {}
                     Taken::End => return Ok(Ended::NoMoreFrames),
                 },
                 (CaptureMode::Software { patience }, _) => match self.triggers.recv_timeout(TICK) {
                     Ok(part) => {
-                        if let Some(part) = self.expose_for(part, camera, patience, recent)? {
-                            self.pass_on_triggered(part);
+                        match self.expose_for(part, camera, patience, recent)? {
+                            Exposed::Part(part) => self.pass_on_triggered(part),
+                            Exposed::Concluded => {}
+                            Exposed::Ended => return Ok(Ended::NoMoreFrames),
                         }
                         backoff.reset();
                     }
@@ -150,12 +164,16 @@ impl Capture {
                     Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Stopped),
                 },
                 (CaptureMode::Timed { period }, Some(timer)) => {
-                    if let Some(part) = self.tick(timer)
-                        && let Some(part) = self.expose_for(part, camera, period, recent)?
-                    {
-                        self.health.frames_exposed(part.frames());
-                        self.hand_over(part);
-                        backoff.reset();
+                    if let Some(part) = self.tick(timer) {
+                        match self.expose_for(part, camera, period, recent)? {
+                            Exposed::Part(part) => {
+                                self.health.frames_exposed(part.frames());
+                                self.hand_over(part);
+                                backoff.reset();
+                            }
+                            Exposed::Concluded => {}
+                            Exposed::Ended => return Ok(Ended::NoMoreFrames),
+                        }
                     }
                 }
                 (CaptureMode::Timed { .. }, None) => return Ok(Ended::Stopped),
@@ -194,26 +212,28 @@ impl Capture {
     fn next_frame(
         &self,
         camera: &mut dyn Camera,
-        wait: Duration,
+        asked: Instant,
         recent: &mut Recent,
     ) -> Result<Taken, CameraError> {
-        match camera.next(wait) {
+        let free = |taken: (Instant, Timestamp)| {
+            let mut part = Part::free_running(&self.outlet, taken.0, taken.1);
+            part.asked(asked);
+            part
+        };
+        match camera.next(TICK) {
             Ok(Next::Frame(frame)) => {
                 recent.remember(frame.source.as_ref());
                 self.health.frames_exposed(std::slice::from_ref(&*frame));
-                let (began, at) = (frame.captured, frame.captured_at);
-                let part = Part::free_running(&self.outlet, began, at);
+                let part = free((frame.captured, frame.captured_at));
                 Ok(Taken::Part(part.with_frame(*frame)))
             }
             Ok(Next::Nothing) => Ok(Taken::Nothing),
             Ok(Next::End) => Ok(Taken::End),
-            Err(CameraError::BadFrame { origin, name, message }) => {
+            Err(CameraError::BadFrame { origin, name, message, taken }) => {
                 recent.remember(origin.as_ref());
-                self.health.counters().accepted.increment();
-                let now = (Instant::now(), Timestamp::now());
-                let part = Part::free_running(&self.outlet, now.0, now.1);
-                part.give_up_on(origin, format!("camera `{name}` delivered a bad frame: {message}"));
-                Ok(Taken::Nothing)
+                let part = free((taken, clock::utc_of(&SystemClock, taken)));
+                let detail = format!("camera `{name}` delivered a bad frame: {message}");
+                Ok(Taken::Part(part.with_fault(origin.as_ref(), detail)))
             }
             Err(failure) => Err(failure),
         }
@@ -223,7 +243,12 @@ impl Capture {
         let counters = self.health.counters();
         match (self.ready.try_send(part), when_full) {
             (Ok(()), _) => self.has_passed_on(),
-            (Err(TrySendError::Disconnected(part)), _) => part.withdraw(),
+            (Err(TrySendError::Disconnected(part)), _) => self.let_go(part),
+            (Err(TrySendError::Full(part)), WhenFull::Skip | WhenFull::Uninspected)
+                if part.fault().is_some() =>
+            {
+                self.let_go(part);
+            }
             (Err(TrySendError::Full(part)), WhenFull::Skip) => {
                 counters.skipped.increment();
                 part.withdraw();
@@ -234,8 +259,19 @@ impl Capture {
             }
             (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part) {
                 None => self.has_passed_on(),
-                Some(part) => part.withdraw(),
+                Some(part) => self.let_go(part),
             },
+        }
+    }
+
+    /// Takes a frame's acceptance back; one that came spoiled will not come again, and is concluded.
+    fn let_go(&self, part: Part) {
+        match part.fault().map(str::to_owned) {
+            None => part.withdraw(),
+            Some(fault) => {
+                self.health.counters().accepted.increment();
+                part.give_up(Reason::Camera, fault);
+            }
         }
     }
 

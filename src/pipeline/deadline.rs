@@ -2,7 +2,7 @@
 //!
 //! Owns one thread per line. In: parts with deadlines. Out: `uninspected` verdicts with reason `deadline`, at the
 //! deadline, while the late inspection goes on and its result is void. When its queue is full the registering stage
-//! waits; it stops when the line's other stages have.
+//! waits; it stops when the line takes no more parts and the last one, in the infer stage, has concluded.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -2,9 +2,11 @@
 //!
 //! One thread per line. In: concluded parts, in the order they were concluded. Out: records, in that order. When the
 //! store's queue is full it waits, then the stages before it, all of them showing that they live. It ends when the last part
-//! of its line has concluded.
+//! of its line has concluded. What panics beside a verdict, such as drawing its evidence, costs what it was to bring, and not
+//! the verdict.
 //! Not here: files (`store`), topics (`publish`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -57,9 +59,7 @@ pub(crate) fn dispatch(
         health.queue_holds(Stage::Dispatch, from.len(), from.capacity());
         match next {
             Ok(decided) => {
-                if let Some(golden) = Golden::announced(decided.judgement.trigger.as_ref()) {
-                    schedule.shown(golden, Instant::now());
-                }
+                schedule.judged(&decided.judgement, Instant::now());
                 dispatch_one(decided, store, listeners, (health, &unwritten));
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -93,15 +93,15 @@ fn dispatch_one(
             && let (Some(tap), Some(pixels), Some(captured)) =
                 (&listeners.frames, &exhibit.pixels, &exhibit.captured)
         {
-            tap(&judgement.camera, pixels, captured);
+            beside(health, "showing a frame", || tap(&judgement.camera, pixels, captured));
         }
         None
     } else {
-        evidence(&judgement.outcome, exhibit)
+        beside(health, "drawing the evidence", || evidence(&judgement.outcome, exhibit)).flatten()
     };
     announce(&judgement, health);
     if let Some(observer) = &listeners.observer {
-        observer(&judgement, planted.as_ref());
+        beside(health, "telling of a judgement", || observer(&judgement, planted.as_ref()));
     }
     let judged = Instant::now();
     let alive = || health.beat(Stage::Dispatch);
@@ -121,6 +121,17 @@ fn dispatch_one(
         }
         unwritten.fetch_sub(1, Ordering::AcqRel);
     });
+}
+
+/// What `work` brings; nothing if it panics.
+fn beside<T>(health: &LineHealth, what: &'static str, work: impl FnOnce() -> T) -> Option<T> {
+    let panic = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(brought) => return Some(brought),
+        Err(panic) => panic,
+    };
+    let panic = telemetry::panic_message(panic.as_ref());
+    error!(camera = %health.camera(), what, panic, "a panic beside a verdict; the verdict is recorded all the same");
+    None
 }
 
 fn announce(judgement: &Judgement, health: &LineHealth) {

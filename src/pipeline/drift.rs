@@ -55,12 +55,13 @@ pub(crate) struct Drift {
     expected: Option<Expected>,
     seen: VecDeque<(Appearance, f32)>,
     last: Option<Instant>,
-    warned: bool,
+    /// What stands in the warning.
+    warned: Vec<&'static str>,
 }
 
 impl Drift {
     pub(crate) fn new(expected: Option<Expected>) -> Self {
-        Self { expected, seen: VecDeque::with_capacity(WINDOW), last: None, warned: false }
+        Self { expected, seen: VecDeque::with_capacity(WINDOW), last: None, warned: Vec::new() }
     }
 
     /// Takes a picture into account if one is due; tells once there are enough of them.
@@ -78,12 +79,12 @@ impl Drift {
         }
         let signs = self.signs();
         let off = signs.iter().map(|sign| (sign.name, sign.off)).collect();
-        let limit = if self.warned { RELEASE / LIMIT } else { 1.0 };
-        let complaints: Vec<String> =
-            signs.into_iter().filter(|sign| sign.off > limit).map(|sign| sign.words).collect();
-        let warn = !complaints.is_empty();
-        let changed = warn != self.warned;
-        self.warned = warn;
+        let limit = |name| if self.warned.contains(&name) { RELEASE / LIMIT } else { 1.0 };
+        let (names, complaints): (Vec<_>, Vec<_>) =
+            signs.into_iter().filter(|s| s.off > limit(s.name)).map(|s| (s.name, s.words)).unzip();
+        let changed = names != self.warned;
+        let warn = !names.is_empty();
+        self.warned = names;
         let words = || {
             format!(
                 "the line no longer looks as its model learnt it: {}; look at light, lens and position, or retrain",
@@ -179,6 +180,18 @@ mod tests {
         assert_eq!(show(&mut drift, [100; 3], 0.2, 2 * WINDOW, &mut now), [None]);
         let told = show(&mut drift, [110, 100, 80], 0.2, 2 * WINDOW, &mut now);
         assert!(told[0].as_ref().unwrap().contains("share of blue"), "{told:?}");
+    }
+
+    #[test]
+    fn what_else_goes_wrong_is_told_while_the_first_complaint_stands() {
+        let (mut drift, mut now) = (Drift::new(Some(expected())), Instant::now());
+        show(&mut drift, [90; 3], 0.2, 2 * WINDOW, &mut now);
+        let told = show(&mut drift, [90; 3], 0.5, 2 * WINDOW, &mut now);
+        let both = told.last().unwrap().as_ref().unwrap();
+        assert!(both.contains("brightness is") && both.contains("scores are"), "{told:?}");
+        let told = show(&mut drift, [100; 3], 0.5, 2 * WINDOW, &mut now);
+        let rest = told.last().unwrap().as_ref().unwrap();
+        assert!(!rest.contains("brightness is") && rest.contains("scores are"), "{told:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Exposing for a part: one frame, or a burst of several views, each exposed after it was due.
 //!
 //! In: a part that was triggered, and the camera. Out: the part with its frames, or the part concluded because they did
-//! not come. Runs on the capture thread, which goes on showing signs of life. Not here: what triggers (`capture`).
+//! not come. What was taken before a view was due, whole or spoiled, is not for it. Runs on the capture thread, which goes on showing signs of life. Not here: what triggers (`capture`).
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,22 @@ use crate::health::Stage;
 use crate::telemetry;
 use crate::verdict::Reason;
 
+/// What came of exposing.
+pub(super) enum Exposed {
+    /// All views are there.
+    Part(Part),
+    /// The part was concluded without them.
+    Concluded,
+    /// It was, since the replay has ended.
+    Ended,
+}
+
 /// Why there is no frame for a view.
 enum Missing {
-    /// The time is up, or the program is being stopped.
+    /// The time is up.
     Late,
+    /// The program is being stopped.
+    Stopping,
     /// The replay has ended.
     Ended,
     /// The frame that came is spoiled.
@@ -27,7 +39,7 @@ enum Missing {
 }
 
 impl Capture {
-    /// Takes the part's views; nothing if the part was concluded without them.
+    /// Takes the part's views.
     ///
     /// # Errors
     /// The camera must be opened again; the part was concluded.
@@ -37,7 +49,8 @@ impl Capture {
         camera: &mut dyn Camera,
         patience: Duration,
         recent: &mut Recent,
-    ) -> Result<Option<Part>, CameraError> {
+    ) -> Result<Exposed, CameraError> {
+        part.asked(Instant::now());
         let (began, views) = (part.began(), self.views);
         let last = began + views.every * views.count.saturating_sub(1);
         let give_up_at = part.core().deadline().unwrap_or(last + patience);
@@ -56,6 +69,7 @@ impl Capture {
             } else {
                 String::new()
             };
+            part.timings.capture += part.lap();
             match missing {
                 Missing::Late => {
                     part.give_up(
@@ -63,8 +77,14 @@ impl Capture {
                         format!("the camera gave no frame in time for the trigger{of}"),
                     );
                 }
+                Missing::Stopping => {
+                    let detail =
+                        format!("the program was being stopped while the part waited for its picture{of}");
+                    part.give_up(Reason::Internal, detail);
+                }
                 Missing::Ended => {
                     part.give_up(Reason::Camera, format!("the camera's replay has ended{of}"));
+                    return Ok(Exposed::Ended);
                 }
                 Missing::Bad { origin, message } => {
                     recent.remember(origin.as_ref());
@@ -75,9 +95,9 @@ impl Capture {
                     return Err(failure);
                 }
             }
-            return Ok(None);
+            return Ok(Exposed::Concluded);
         }
-        Ok(Some(part))
+        Ok(Exposed::Part(part))
     }
 
     /// The first frame that was exposed at `due` or after it.
@@ -100,14 +120,16 @@ impl Capture {
         loop {
             self.health.beat(Stage::Capture);
             if over() {
-                return Err(Missing::Late);
+                let stopping = self.shutdown.requested() && !left(give_up_at).is_zero();
+                return Err(if stopping { Missing::Stopping } else { Missing::Late });
             }
             match camera.next(left(give_up_at).min(TICK)) {
                 Ok(Next::Frame(frame)) if frame.captured < due => {}
                 Ok(Next::Frame(frame)) => return Ok(frame),
                 Ok(Next::Nothing) => {}
                 Ok(Next::End) => return Err(Missing::Ended),
-                Err(CameraError::BadFrame { origin, name, message }) => {
+                Err(CameraError::BadFrame { taken, .. }) if taken < due => {}
+                Err(CameraError::BadFrame { origin, name, message, .. }) => {
                     let message = format!("camera `{name}` delivered a bad frame: {message}");
                     return Err(Missing::Bad { origin, message });
                 }

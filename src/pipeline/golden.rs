@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::verdict::{Decision, Judgement, Trigger};
+use crate::verdict::{Decision, Judgement, Outcome, Trigger};
 
 /// What a golden part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ impl Golden {
     /// What is wrong with its verdict.
     pub(crate) fn complaint(self, judgement: &Judgement) -> Option<String> {
         let decision = judgement.outcome.decision();
+        let at = judgement.captured_at;
         let (kind, expected, remedy) = match self {
             Self::Good => (
                 "good",
@@ -48,12 +49,13 @@ impl Golden {
                 "do not trust `ok` until this is understood; roll the model back",
             ),
         };
-        (decision != expected).then(|| {
-            format!(
-                "the golden {kind} part of {} was `{decision}`, not `{expected}`: {remedy}",
-                judgement.captured_at
-            )
-        })
+        if let Outcome::Uninspected { reason, detail } = &judgement.outcome {
+            return Some(format!(
+                "the golden {kind} part of {at} was not inspected, reason `{reason}`: {detail}; show it again when that is mended"
+            ));
+        }
+        (decision != expected)
+            .then(|| format!("the golden {kind} part of {at} was `{decision}`, not `{expected}`: {remedy}"))
     }
 }
 
@@ -75,8 +77,15 @@ impl Schedule {
         Self { every, good: now, bad: now, warned: false }
     }
 
-    /// A golden part was shown.
-    pub(crate) fn shown(&mut self, golden: Golden, now: Instant) {
+    /// A part was judged; a golden one was shown if it was inspected.
+    pub(crate) fn judged(&mut self, judgement: &Judgement, now: Instant) {
+        match Golden::announced(judgement.trigger.as_ref()) {
+            Some(golden) if judgement.outcome.decision() != Decision::Uninspected => self.shown(golden, now),
+            _ => {}
+        }
+    }
+
+    fn shown(&mut self, golden: Golden, now: Instant) {
         match golden {
             Golden::Good => self.good = now,
             Golden::Bad => self.bad = now,
@@ -110,6 +119,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::verdict::Reason;
     use crate::verdict::tests::judgement;
 
     fn trigger(golden: serde_json::Value) -> Trigger {
@@ -124,6 +134,27 @@ mod tests {
         assert_eq!(golden("bad").complaint(&alarm), None);
         assert!(golden("good").complaint(&alarm).unwrap().contains("was `anomalous`, not `ok`"));
         assert!(golden("bad").complaint(&fine).unwrap().contains("was `ok`, not `anomalous`"));
+    }
+
+    #[test]
+    fn a_golden_part_that_was_not_inspected_says_nothing_of_the_model_and_does_not_count_as_shown() {
+        let (detail, start) = ("the camera is down: no frame came".to_owned(), Instant::now());
+        let mut missed = judgement("top", 0.1);
+        missed.outcome = Outcome::Uninspected { reason: Reason::Camera, detail };
+        missed.trigger = Some(trigger(json!("bad")));
+        let complaint = Golden::Bad.complaint(&missed).unwrap();
+        assert!(complaint.contains("`camera`") && complaint.contains("no frame came"), "{complaint}");
+        assert!(!complaint.contains("roll the model back"), "{complaint}");
+        let hour = Duration::from_secs(3600);
+        let mut schedule = Schedule::new(Some(hour), start);
+        schedule.judged(&missed, start + hour);
+        let overdue = schedule.look(start + hour * 3 / 2).unwrap().unwrap();
+        assert!(overdue.contains("neither"), "{overdue}");
+        let inspected =
+            |golden: &str| Judgement { trigger: Some(trigger(json!(golden))), ..judgement("top", 0.9) };
+        schedule.judged(&inspected("bad"), start + hour);
+        schedule.judged(&inspected("good"), start + hour);
+        assert_eq!(schedule.look(start + hour * 3 / 2), Some(None));
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! The prepare and infer stages: from a captured frame to a conclusion.
 //!
 //! Prepare decodes, cuts out and resizes while infer is busy with the part before; infer owns the detector. One thread
-//! each per line. When infer's queue is full prepare waits, then capture decides. A panic in either concludes the part
-//! at hand as `uninspected` and the stage goes on, infer with a detector opened afresh. Between two
-//! parts infer takes up a detector that somebody has put in its slot. Not here: cameras, evidence, loading models.
+//! each per line. When infer's queue is full prepare waits, then capture decides. Parts conclude in the order in which they
+//! come, also those whose picture is of no use. A panic in either concludes the part at hand as `uninspected` and the stage
+//! goes on, infer with a detector opened afresh, as after a failure of its device. Between two parts infer takes up a detector
+//! that somebody has put in its slot. Not here: cameras, evidence, loading models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, never, select};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::drift::{Drift, Expected};
 use super::part::{Exhibit, Part};
 use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection, InspectorError};
-use crate::frame::Frame;
+use crate::frame::{Frame, Size};
 use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
@@ -23,12 +24,11 @@ use crate::verdict::{Outcome, Reason};
 
 const TICK: Duration = Duration::from_millis(500);
 
-/// A part whose picture is ready for the networks.
+/// A part whose picture is ready for the networks, or will never be.
 pub(crate) struct Ready {
     part: Part,
     /// One for each of its frames.
-    views: Vec<Prepared>,
-    since: Instant,
+    views: Result<Vec<Prepared>, Unprepared>,
 }
 
 /// Decodes, cuts out and resizes until capture has ended.
@@ -39,24 +39,23 @@ pub(crate) fn prepare(
     health: &LineHealth,
 ) {
     while let Some(mut part) = next(from, health) {
-        part.timings.queue = part.began().elapsed().as_secs_f32() * 1e3;
+        part.timings.queue += part.lap();
         if part.is_settled() {
             continue;
         }
-        let start = Instant::now();
-        match prepare_views(&mut preparation, part.frames()) {
-            Ok(views) => {
-                part.timings.prepare = milliseconds_since(start);
-                pass_on(Ready { part, views, since: Instant::now() }, to, health);
+        let views = match part.fault() {
+            Some(fault) => Err(Unprepared { view: 0, reason: Reason::Camera, detail: fault.to_owned() }),
+            None => {
+                let views = prepare_views(&mut preparation, part.frames());
+                part.timings.prepare = part.lap();
+                views
             }
-            Err(Unprepared { view, reason, detail }) => {
-                // A picture that is refused is told with its verdict.
-                if reason == Reason::Internal {
-                    error!(camera = %health.camera(), detail, "preparing a picture failed");
-                }
-                part.give_up_at(view, reason, detail);
-            }
+        };
+        // A picture that is refused is told with its verdict.
+        if let Err(Unprepared { reason: Reason::Internal, detail, .. }) = &views {
+            error!(camera = %health.camera(), detail, "preparing a picture failed");
         }
+        pass_on(Ready { part, views }, to, health);
     }
     health.retire(Stage::Prepare);
 }
@@ -81,7 +80,8 @@ fn prepare_views(preparation: &mut Preparation, frames: &[Frame]) -> Result<Vec<
                 return Err(Unprepared { view, reason: Reason::Camera, detail: telemetry::chain(&failure) });
             }
             Err(panic) => {
-                let detail = format!("preparing the picture panicked: {}", panic_message(panic.as_ref()));
+                let detail =
+                    format!("preparing the picture panicked: {}", telemetry::panic_message(panic.as_ref()));
                 return Err(Unprepared { view, reason: Reason::Internal, detail });
             }
         }
@@ -110,16 +110,13 @@ pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the detector until prepare has ended, from each part on the newest that lies in `slot`.
 pub(crate) fn infer(
-    mut detector: Detector,
-    mut open: OpenDetector,
+    detector: Detector,
+    open: OpenDetector,
     (from, slot): (&Receiver<Ready>, &Receiver<Detector>),
     health: &LineHealth,
 ) {
-    let mut broken: Option<String> = None;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-    let mut reopen_at = Instant::now();
+    let mut judge = Judge::new(detector, open, health);
     let mut slot = slot.clone();
-    let mut drift = watch_drift(&detector, health);
     loop {
         health.beat(Stage::Infer);
         // Waits for both, and takes a detector that waits before a part that waits.
@@ -127,10 +124,7 @@ pub(crate) fn infer(
             recv(from) -> ready => Some(ready),
             recv(slot) -> fresh => {
                 match fresh {
-                    Ok(fresh) => {
-                        (detector, broken) = (taken_up(fresh, health), None);
-                        drift = watch_drift(&detector, health);
-                    }
+                    Ok(fresh) => judge.exchange(fresh),
                     Err(_nobody_swaps_any_more) => slot = never(),
                 }
                 None
@@ -139,64 +133,129 @@ pub(crate) fn infer(
         };
         health.queue_holds(Stage::Infer, from.len(), from.capacity());
         let Some(ready) = ready else { continue };
-        let Ok(Ready { part, views, since }) = ready else { break };
+        let Ok(Ready { part, views }) = ready else { break };
         let mut part = part.enters(Stage::Infer);
         if let Ok(fresh) = slot.try_recv() {
-            (detector, broken) = (taken_up(fresh, health), None);
-            drift = watch_drift(&detector, health);
+            judge.exchange(fresh);
         }
-        part.timings.queue += milliseconds_since(since);
+        part.timings.queue += part.lap();
         if part.is_settled() {
             continue;
         }
-        if broken.is_some() && Instant::now() >= reopen_at {
-            match open() {
-                Ok(fresh) => {
-                    (detector, broken) = (taken_up(fresh, health), None);
-                    backoff.reset();
-                }
-                Err(failure) => {
-                    reopen_at = Instant::now() + backoff.pause();
-                    broken = Some(telemetry::chain(failure.as_ref()));
-                    health.detector_is(broken.clone());
-                }
+        match views {
+            Ok(views) => judge.conclude(part, views),
+            Err(Unprepared { view, reason, detail }) => {
+                part.give_up_at(view, reason, detail);
             }
         }
-        if let Some(why) = &broken {
-            part.give_up(Reason::Model, format!("the model cannot be run: {why}"));
-            continue;
+    }
+    health.retire(Stage::Infer);
+}
+
+/// The detector at work, and what is known of it.
+struct Judge<'a> {
+    detector: Detector,
+    open: OpenDetector,
+    health: &'a LineHealth,
+    drift: Drift,
+    /// What the line prepares pictures to.
+    input: Size,
+    /// Why it judges no more, since it failed.
+    broken: Option<String>,
+    backoff: Backoff,
+    reopen_at: Instant,
+}
+
+impl<'a> Judge<'a> {
+    fn new(detector: Detector, open: OpenDetector, health: &'a LineHealth) -> Self {
+        let (drift, input) = (watch_drift(&detector, health), detector.input());
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let reopen_at = Instant::now();
+        Self { detector, open, health, drift, input, broken: None, backoff, reopen_at }
+    }
+
+    /// Takes up another version's detector.
+    fn exchange(&mut self, fresh: Detector) {
+        self.take_up(fresh);
+        self.drift = watch_drift(&self.detector, self.health);
+    }
+
+    fn take_up(&mut self, fresh: Detector) {
+        self.health.runs(fresh.model().clone(), fresh.threshold());
+        self.health.detector_is(None);
+        (self.detector, self.broken) = (fresh, None);
+    }
+
+    fn breaks(&mut self, why: String) {
+        self.health.detector_is(Some(why.clone()));
+        self.broken = Some(why);
+    }
+
+    /// Opens a detector that broke afresh, once it is time for that.
+    fn mend(&mut self) {
+        if self.broken.is_none() || Instant::now() < self.reopen_at {
+            return;
         }
-        detector.set_threshold(health.threshold());
-        let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| inspect_views(&mut detector, &views)));
-        part.timings.infer = milliseconds_since(start);
+        // One that opens and fails again is not opened for every part.
+        self.reopen_at = Instant::now() + self.backoff.pause();
+        let why = match (self.open)() {
+            Ok(fresh) if fresh.input() == self.input => return self.take_up(fresh),
+            Ok(fresh) => {
+                let (got, expected) = (fresh.input(), self.input);
+                format!(
+                    "it now reads pictures of {got} and the line prepares {expected}: restart the daemon to run it"
+                )
+            }
+            Err(failure) => telemetry::chain(failure.as_ref()),
+        };
+        self.breaks(why);
+    }
+
+    fn conclude(&mut self, mut part: Part, views: Vec<Prepared>) {
+        self.mend();
+        if let Some(why) = &self.broken {
+            part.give_up(Reason::Model, format!("the model cannot be run: {why}"));
+            return;
+        }
+        let health = self.health;
+        self.detector.set_threshold(health.threshold());
+        part.timings.queue += part.lap();
+        let result = catch_unwind(AssertUnwindSafe(|| inspect_views(&mut self.detector, &views)));
+        part.timings.infer = part.lap();
         match result {
             Ok(Ok((worst, inspection))) => {
-                let score = inspection.finding.score.0;
-                if let Some(told) = drift.observe(&views[worst].input, score, Instant::now()) {
-                    health.tell(|news| news.drift = told.off);
-                    if let Some(warning) = told.warning {
-                        health.warn_about(DRIFT, warning);
-                    }
-                }
+                self.backoff.reset();
+                self.reopen_at = Instant::now();
+                self.watch(&views[worst], inspection.finding.score.0);
                 conclude(part, views, worst, inspection);
             }
             Ok(Err(failure)) => {
                 let why = telemetry::chain(&failure);
                 error!(camera = %health.camera(), error = why, "inference failed");
+                if matches!(failure, InspectorError::Device { .. }) {
+                    warn!(camera = %health.camera(), "the detector is opened afresh");
+                    self.breaks(why.clone());
+                }
                 part.give_up(Reason::Model, why);
             }
             Err(panic) => {
-                let message = panic_message(panic.as_ref());
+                let message = telemetry::panic_message(panic.as_ref());
                 error!(camera = %health.camera(), panic = message, "inference panicked; the detector is opened afresh");
                 health.counters().inference_restarts.increment();
                 part.give_up(Reason::Internal, format!("the inspection panicked: {message}"));
-                broken = Some(format!("it panicked: {message}"));
-                health.detector_is(broken.clone());
+                self.breaks(format!("it panicked: {message}"));
             }
         }
     }
-    health.retire(Stage::Infer);
+
+    fn watch(&mut self, view: &Prepared, score: f32) {
+        if let Some(told) = self.drift.observe(&view.input, score, Instant::now()) {
+            self.health.tell(|news| news.drift = told.off);
+            if let Some(warning) = told.warning {
+                self.health.warn_about(DRIFT, warning);
+            }
+        }
+    }
 }
 
 /// What drift's warning goes by.
@@ -211,12 +270,6 @@ fn watch_drift(detector: &Detector, health: &LineHealth) -> Drift {
         scores: calibration.held_out.clone(),
         threshold: detector.threshold(),
     }))
-}
-
-fn taken_up(fresh: Detector, health: &LineHealth) -> Detector {
-    health.runs(fresh.model().clone(), fresh.threshold());
-    health.detector_is(None);
-    fresh
 }
 
 /// The worst of a part's views decides for the part.
@@ -250,16 +303,4 @@ fn next(from: &Receiver<Part>, health: &LineHealth) -> Option<Part> {
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
-}
-
-fn milliseconds_since(start: Instant) -> f32 {
-    start.elapsed().as_secs_f32() * 1e3
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

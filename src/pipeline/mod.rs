@@ -240,13 +240,20 @@ impl Pipeline {
             shutdown: self.shutdown.clone(),
         };
         let (h1, h2, h3, store) = (health.clone(), health.clone(), health.clone(), self.store.clone());
+        let until_the_last_part = keeper.clone();
         let stages: [(&str, Body); 5] = [
             (
                 "dispatch",
                 Box::new(move || dispatch::dispatch(&decided, &store, &listeners, (&h1, golden_every))),
             ),
             ("deadline", Box::new(keep)),
-            ("infer", Box::new(move || inspect::infer(detector, open_detector, (&prepared, &fresh), &h2))),
+            (
+                "infer",
+                Box::new(move || {
+                    let _deadlines_are_kept = until_the_last_part;
+                    inspect::infer(detector, open_detector, (&prepared, &fresh), &h2);
+                }),
+            ),
             ("prepare", Box::new(move || inspect::prepare(preparation, &captured, &to_infer, &h3))),
             ("capture", Box::new(move || capture.run(open_camera))),
         ];

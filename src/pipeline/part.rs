@@ -4,8 +4,8 @@
 //! later conclusions are void. A part that is dropped undecided (a panic, a bug) concludes itself as `uninspected`,
 //! so that no path through the program can end in silence. Not here: how an outcome comes about, or where it goes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
@@ -100,10 +100,25 @@ pub(crate) struct Core {
     began: Instant,
     began_at: Timestamp,
     decided: AtomicBool,
+    /// The files that were taken for it so far: its verdict settles them, whoever concludes it.
+    sources: Mutex<Vec<SourceRef>>,
     outlet: Outlet,
 }
 
 impl Core {
+    fn new(
+        outlet: &Outlet,
+        (began, began_at): (Instant, Timestamp),
+        accepted: Option<Accepted>,
+    ) -> Arc<Self> {
+        let (decided, sources, outlet) = (AtomicBool::new(false), Mutex::default(), outlet.clone());
+        Arc::new(Self { accepted, began, began_at, decided, sources, outlet })
+    }
+
+    fn has_taken(&self, source: Option<&SourceRef>) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).extend(source.cloned());
+    }
+
     /// When the trigger's verdict stops being worth having.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.accepted.as_ref().and_then(|a| a.deadline)
@@ -130,6 +145,9 @@ impl Core {
             return false;
         }
         let Conclusion { outcome, captured_at, timings, views, source, exhibit, planted } = conclusion;
+        let mut taken = std::mem::take(&mut *self.sources.lock().unwrap_or_else(PoisonError::into_inner));
+        let shown = taken.iter().position(|taken| source.as_ref().is_none_or(|shown| shown == taken));
+        let source = shown.map(|shown| taken.remove(shown)).or(source);
         let judgement = Judgement {
             camera: self.outlet.health.camera().clone(),
             captured_at,
@@ -138,6 +156,7 @@ impl Core {
             trigger: self.accepted.as_ref().map(|a| a.trigger.clone()),
             views,
             source,
+            other_sources: taken,
         };
         let ticket = self.accepted.as_ref().map(|a| a.ticket);
         self.outlet.pass(Decided { judgement, ticket, exhibit, planted }, stage);
@@ -163,6 +182,10 @@ pub(crate) struct Part {
     stage: Stage,
     /// Its frames as they are captured: one, or a burst's views.
     frames: Vec<Frame>,
+    /// Why there is none, of a part that goes through the stages so as not to overtake those before it.
+    fault: Option<String>,
+    /// Up to when its time is accounted for.
+    since: Instant,
     /// Where the time went so far.
     pub(crate) timings: Timings,
 }
@@ -170,24 +193,18 @@ pub(crate) struct Part {
 impl Part {
     /// A part that nothing triggered: free-running capture accepts what the camera delivered at this moment.
     pub(crate) fn free_running(outlet: &Outlet, began: Instant, began_at: Timestamp) -> Self {
-        let (outlet, decided) = (outlet.clone(), AtomicBool::new(false));
-        Self::of(Core { accepted: None, began, began_at, decided, outlet })
+        Self::new(Core::new(outlet, (began, began_at), None))
     }
 
     /// A trigger, whose frame is still to be captured.
     pub(crate) fn from_trigger(outlet: &Outlet, accepted: Accepted) -> Self {
-        Self::of(Core {
-            began: accepted.arrived,
-            began_at: accepted.arrived_at,
-            accepted: Some(accepted),
-            decided: AtomicBool::new(false),
-            outlet: outlet.clone(),
-        })
+        let began = (accepted.arrived, accepted.arrived_at);
+        Self::new(Core::new(outlet, began, Some(accepted)))
     }
 
-    fn of(core: Core) -> Self {
-        let core = Arc::new(core);
-        Self { core, stage: Stage::Capture, frames: Vec::new(), timings: Timings::default() }
+    fn new(core: Arc<Core>) -> Self {
+        let (since, stage) = (core.began, Stage::Capture);
+        Self { core, stage, frames: Vec::new(), fault: None, since, timings: Timings::default() }
     }
 
     /// The part in the hands of the next stage.
@@ -196,11 +213,37 @@ impl Part {
         self
     }
 
+    /// The camera was asked for its frame at `at`: until then it waited, and from then on the camera takes the time.
+    pub(crate) fn asked(&mut self, at: Instant) {
+        let waited = at.saturating_duration_since(self.since);
+        self.timings.queue += waited.as_secs_f32() * 1e3;
+        self.since += waited;
+    }
+
+    /// Milliseconds since its time was last accounted for; they are from now on.
+    pub(crate) fn lap(&mut self) -> f32 {
+        let before = std::mem::replace(&mut self.since, Instant::now());
+        self.since.saturating_duration_since(before).as_secs_f32() * 1e3
+    }
+
     /// The part with the frame that was captured for it.
     pub(crate) fn with_frame(mut self, frame: Frame) -> Self {
-        self.timings.capture += frame.capture_time.as_secs_f32() * 1e3;
+        self.timings.capture += self.lap();
+        self.core.has_taken(frame.source.as_ref());
         self.frames.push(frame);
         self
+    }
+
+    /// The part with a frame that cannot be used, and why; it is concluded in its turn.
+    pub(crate) fn with_fault(mut self, source: Option<&SourceRef>, detail: String) -> Self {
+        self.core.has_taken(source);
+        self.fault = Some(detail);
+        self
+    }
+
+    /// Why it has no frame, if it came without one.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// What the deadline keeper needs.
@@ -271,6 +314,7 @@ impl Part {
 
     /// Concludes as `uninspected` a frame that could not even be read, remembering which it was.
     pub(crate) fn give_up_on(self, source: Option<SourceRef>, detail: impl Into<String>) -> bool {
+        self.core.has_taken(source.as_ref());
         let outcome = Outcome::Uninspected { reason: Reason::Camera, detail: detail.into() };
         let conclusion = Conclusion {
             outcome,
@@ -296,9 +340,10 @@ impl Drop for Part {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::bounded;
+    use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
+    use crate::frame::{PixelFormat, Samples, Size};
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -329,5 +374,72 @@ mod tests {
             decided.recv_timeout(PATIENCE).unwrap();
         }
         assert!(waiting.join().unwrap());
+    }
+
+    fn file(name: &str) -> SourceRef {
+        SourceRef { name: name.into(), bytes: 1, modified_ns: 2 }
+    }
+
+    /// A part with a frame of each of these files.
+    fn burst(files: &[&str]) -> (Part, Receiver<Decided>) {
+        let (dispatch, decided) = bounded(1);
+        let (now, at) = (Instant::now(), Timestamp::now());
+        let part = Part::free_running(&Outlet::new(dispatch, LineHealth::for_tests()), now, at);
+        let frame = |name: &&str| Frame {
+            pixels: Pixels::Raw {
+                size: Size::new(1, 1),
+                format: PixelFormat::Mono(Samples::U8),
+                stride: 1,
+                bytes: vec![0],
+            },
+            captured_at: at,
+            captured: now,
+            source: Some(file(name)),
+            planted: None,
+        };
+        (files.iter().map(frame).fold(part, Part::with_frame), decided)
+    }
+
+    fn settled(decided: &Receiver<Decided>) -> Vec<String> {
+        let judgement = decided.recv().unwrap().judgement;
+        judgement.sources().map(|source| source.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_verdict_settles_every_file_that_was_taken_for_its_part_whoever_concludes_it() {
+        let (part, decided) = burst(&["a", "b", "c"]);
+        part.give_up_at(1, Reason::Camera, "blurred".into());
+        assert_eq!(settled(&decided), ["b", "a", "c"], "the shown one first");
+        let (part, decided) = burst(&["a", "b"]);
+        part.core().give_up(None, Reason::Deadline, "late");
+        assert_eq!(settled(&decided), ["a", "b"]);
+        let (part, decided) = burst(&["a", "b"]);
+        part.give_up_on(Some(file("c")), "no picture");
+        assert_eq!(settled(&decided), ["c", "a", "b"]);
+        let (part, decided) = burst(&[]);
+        let part = part.with_fault(Some(&file("a")), "no picture".into());
+        part.give_up(Reason::Camera, "no picture");
+        assert_eq!(settled(&decided), ["a"]);
+        let (part, decided) = burst(&["a", "b"]);
+        drop(part);
+        assert_eq!(settled(&decided), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_time_before_the_camera_was_asked_is_waiting_and_the_time_after_it_the_cameras() {
+        let (dispatch, _decided) = bounded(1);
+        let began = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        let outlet = Outlet::new(dispatch, LineHealth::for_tests());
+        let part = || Part::free_running(&outlet, began, Timestamp::now());
+        let mut buffered = part();
+        buffered.asked(began + Duration::from_secs(3));
+        assert_eq!(buffered.timings.queue, 3000.0);
+        assert!(buffered.lap() >= 2000.0);
+        buffered.withdraw();
+        let mut awaited = part();
+        awaited.asked(began.checked_sub(Duration::from_secs(3)).unwrap());
+        assert_eq!(awaited.timings.queue, 0.0);
+        assert!(awaited.lap() >= 5000.0);
+        awaited.withdraw();
     }
 }

@@ -117,6 +117,7 @@ impl Service {
                 Broker::start(&runtime, &options, &box_name, desk, feeds)
             })
             .transpose()
+            .inspect_err(|_| pipeline.stop())
             .map_err(ServiceError::Thread)?;
         let systemd = Systemd::from_environment();
         let progress = Progress::new();

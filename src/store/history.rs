@@ -156,8 +156,10 @@ impl Journal {
                 match cursor.next()? {
                     Some(found) if found.position < end => {
                         let judgement = found.verdict.judgement;
-                        if let Some(file) = judgement.source.filter(|_| judgement.camera == *camera) {
-                            unknown.remove(&file.key());
+                        if judgement.camera == *camera {
+                            for file in judgement.sources() {
+                                unknown.remove(&file.key());
+                            }
                         }
                     }
                     _ => break,

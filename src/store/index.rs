@@ -171,10 +171,13 @@ impl Index {
             by_camera.insert(camera_key(&entry.camera, found.verdict.sequence), value.as_slice());
             let time = [&time_key(entry.captured_at)[..], &entry.position.0.to_be_bytes()].concat();
             by_time.insert([entry.camera.as_bytes(), &[0], &time].concat(), value);
-            if let Some(source) = &found.verdict.judgement.source {
+            for (nth, source) in found.verdict.judgement.sources().enumerate() {
                 let file = source.key();
                 files.insert(file_key(&entry.camera, &file.0), &entry.position.0.to_be_bytes());
-                judged.insert(camera_key(&entry.camera, entry.position.0), &file.0);
+                let mut key = camera_key(&entry.camera, entry.position.0);
+                // Of several files of one part, one has the part's key and each other one a byte more.
+                key.extend((nth > 0).then_some(nth as u8));
+                judged.insert(key, &file.0);
             }
         }
         guarded(|| {

@@ -268,8 +268,9 @@ impl Retention {
             match cursor.next()? {
                 Some(found) if found.position < next.header.first => {
                     let judgement = found.verdict.judgement;
-                    if let Some(source) = judgement.source {
-                        files.entry(judgement.camera).or_default().push(source.key());
+                    let judged: Vec<_> = judgement.sources().map(|file| file.key()).collect();
+                    if !judged.is_empty() {
+                        files.entry(judgement.camera).or_default().extend(judged);
                     }
                 }
                 _ => break,

@@ -155,8 +155,9 @@ impl Writer {
             };
             let trigger = Some(trigger);
             let timings = Timings::default();
+            let (views, source, other_sources) = (None, None, Vec::new());
             let judgement =
-                Judgement { camera, captured_at, outcome, timings, trigger, views: None, source: None };
+                Judgement { camera, captured_at, outcome, timings, trigger, views, source, other_sources };
             self.number(judgement, None, Some(ticket), None);
         }
     }
@@ -419,6 +420,7 @@ fn readable(verdict: Verdict) -> Verdict {
         trigger,
         views: None,
         source: None,
+        other_sources: Vec::new(),
         ..verdict.judgement
     };
     Verdict { judgement, ..verdict }

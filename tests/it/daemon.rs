@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use inspectord::detector::untrained;
 use inspectord::efficientad::{Architecture, PdnSize};
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::inspectord::{Running, arg, command, run};
 use crate::mosquitto::{Access, Mosquitto};
+use crate::proxy::{Mode, Proxy};
 use crate::subscriber::{Subscriber, eventually};
 
 /// A box with one camera, its model, its store and its broker.
@@ -186,20 +188,22 @@ async fn a_daemon_that_is_killed_again_and_again_ends_with_every_files_verdict()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_late_gets_everything_in_order() {
-    let mut floor = Floor::new().await;
+    let floor = Floor::new().await;
     floor.drop_pictures(0, 15);
     floor.replay("");
-    floor.broker.kill();
-    let daemon = floor.start(&["--until-end"]);
-    daemon.wait_for_log("the camera's replay has ended");
-    floor.broker.run().await;
+    // It comes late for the daemon alone: the subscriber is there before.
     let subscriber = floor.subscribe().await;
-    // What was published before the subscription is gone for it, and `replay` brings it back.
-    subscriber
-        .publish("inspectord/floor/top/command", r#"{"id":"gap","command":"replay","from":1,"to":15}"#)
-        .await;
+    let proxy = Proxy::start(floor.broker.port()).await;
+    proxy.set(Mode::Cut);
+    let daemon = floor.start(&["--until-end", "--set", &format!("mqtt.port={}", proxy.port())]);
+    daemon.wait_for_log("the camera's replay has ended");
+    assert_eq!(subscriber.count("/verdict"), 0);
+    proxy.set(Mode::Pass(Duration::ZERO));
     let ended = daemon.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let verdicts = subscriber.wait_for("/verdict", 15).await;
+    let sequences: Vec<_> = verdicts.iter().map(|v| v["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (1..=15).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,7 +206,7 @@ fn every_setting_is_written_and_written_again_after_a_power_cut() {
     has_everything(&mut gige);
     gige.kill();
     let error = lost(camera.as_mut());
-    assert!(error.needs_reopening(), "{error}");
+    assert!(matches!(error, CameraError::Lost { .. }), "{error}");
     drop(camera);
     assert!(matches!(open(everything(&gige)), Err(CameraError::NotFound { .. })));
     gige.run();
@@ -244,8 +244,13 @@ fn a_free_running_camera_that_nobody_asked_for_long_answers_the_next_trigger_wit
         }
         let asked = Instant::now();
         camera.expose().unwrap();
-        let frame = frame(camera.as_mut());
-        assert!(frame.captured >= asked, "a picture from {:?} before its trigger", asked - frame.captured);
+        let mut first = frame(camera.as_mut());
+        // One may have been on its way, which triggers pass over; what lay in the buffers is gone.
+        if first.captured < asked {
+            assert!(asked - first.captured < stall, "a picture from {:?} before it", asked - first.captured);
+            first = frame(camera.as_mut());
+        }
+        assert!(first.captured >= asked, "a picture from {:?} before its trigger", asked - first.captured);
     }
     assert_eq!(camera.losses().missed_frames, 0, "what nobody asked for is not lost");
 }
@@ -265,7 +270,7 @@ fn a_free_running_camera_that_goes_silent_while_nobody_asks_is_noticed() {
         std::thread::sleep(Duration::from_millis(50));
     };
     gige.signal("CONT");
-    assert!(error.needs_reopening(), "{error}");
+    assert!(matches!(error, CameraError::Lost { .. }), "{error}");
 }
 
 #[test]
@@ -288,26 +293,33 @@ fn a_signal_on_the_cameras_line_is_a_frame_and_one_that_never_arrives_is_reporte
     assert!(camera.describe().contains("exposing by Line1"), "{}", camera.describe());
     let written = [TRIGGER_MODE, TRIGGER_SOURCE, TRIGGER_ACTIVATION].map(|r| gige.register(r));
     assert_eq!(written, [1, 1, 1], "mode on, Line1, falling edge");
+    let mut taken = Vec::new();
     for _ in 0..3 {
         assert!(matches!(camera.next(Duration::from_millis(60)), Ok(Next::Nothing)));
         gige.pulse();
-        frame(camera.as_mut());
+        taken.push(frame(camera.as_mut()).captured);
     }
     gige.skip(2);
     gige.pulse();
     let give_up = Instant::now() + PATIENCE;
-    let (mut came, mut missed) = (0, 0);
-    while (came, missed) != (1, 2) {
+    let mut whole = Vec::new();
+    while whole.len() < 3 {
         match camera.next(Duration::from_millis(200)) {
-            Ok(Next::Frame(_)) => came += 1,
-            Err(CameraError::BadFrame { message, .. }) => {
+            Ok(Next::Frame(frame)) => {
+                taken.push(frame.captured);
+                whole.push(true);
+            }
+            Err(CameraError::BadFrame { message, taken: at, .. }) => {
                 assert!(message.contains("never arrived"), "{message}");
-                missed += 1;
+                taken.push(at);
+                whole.push(false);
             }
             other => assert!(other.is_ok(), "{other:?}"),
         }
-        assert!(Instant::now() < give_up, "{came} came and {missed} were reported");
+        assert!(Instant::now() < give_up, "{whole:?}");
     }
+    assert_eq!(whole, [false, false, true], "whoever counts parts needs them in order");
+    assert!(taken.is_sorted_by(|a, b| a < b), "{taken:?}");
     assert_eq!(camera.losses().missed_frames, 2);
 }
 
@@ -352,7 +364,10 @@ fn a_camera_whose_firmware_hangs_is_lost_and_opens_again_when_it_goes_on() {
     frame(camera.as_mut());
     gige.signal("STOP");
     let error = lost(camera.as_mut());
-    assert!(error.needs_reopening() && error.to_string().contains("no frame came"), "{error}");
+    assert!(
+        matches!(error, CameraError::Lost { .. }) && error.to_string().contains("no frame came"),
+        "{error}"
+    );
     drop(camera);
     assert!(open(hasty()).is_err());
     gige.signal("CONT");
@@ -368,7 +383,7 @@ fn a_camera_whose_cable_is_pulled_is_lost_and_opens_again_when_it_is_back() {
     assert_eq!(gige.register(PACKET_SIZE) & 0xffff, 8000, "jumbo packets get through");
     gige.plug(false);
     let error = lost(camera.as_mut());
-    assert!(error.needs_reopening(), "{error}");
+    assert!(matches!(error, CameraError::Lost { .. }), "{error}");
     drop(camera);
     assert!(matches!(open(settings(&gige)), Err(CameraError::NotFound { .. })));
     gige.plug(true);

@@ -138,6 +138,7 @@ pub(crate) fn verdict(name: &str, sequence: u64) -> Verdict {
         timings: Timings::default(),
         trigger: None,
         views: None,
+        other_sources: Vec::new(),
         source: None,
     };
     Verdict { id: Uuid::now_v7(), box_name: "box".into(), sequence, judgement, evidence: None }

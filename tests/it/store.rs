@@ -33,6 +33,7 @@ fn judgement(camera: &str, score: f32) -> Judgement {
         timings: Timings::default(),
         trigger: None,
         views: None,
+        other_sources: Vec::new(),
         source: None,
     }
 }

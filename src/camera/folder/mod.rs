@@ -4,9 +4,6 @@
 //! later, like any frame. Each file is delivered once: files that were there at the start are asked after and skipped
 //! where they are judged already, files delivered since are remembered, and a file that is written anew under its old name counts as another.
 //! Owned by one capture thread. Not here: decoding (`imaging`); deleting or moving files, which is nobody's business here.
-//!
-//! A folder that cannot be read for a while, such as a share that went away, is an error at each look and needs no
-//! reopening, so that nothing is forgotten.
 
 mod entry;
 mod replay;
@@ -99,6 +96,7 @@ impl FolderCamera {
         let bad = |message: String| CameraError::BadFrame {
             name: self.id.to_string(),
             message: format!("{}: {message}", entry.origin.name),
+            taken: asked,
             origin: self.origin(entry),
         };
         if entry.origin.bytes > MAX_ENCODED_BYTES {
@@ -128,7 +126,6 @@ impl FolderCamera {
             pixels: Pixels::Encoded(bytes),
             captured_at: self.captured_at(entry),
             captured: asked,
-            capture_time: asked.elapsed(),
             source: self.origin(entry),
             planted: None,
         })))

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::camera::{CameraKind, CameraListing};
+use crate::camera::{CameraError, CameraKind, CameraListing};
 
 /// Held while Aravis' list of cameras is renewed or read.
 static LIST: Mutex<()> = Mutex::new(());
@@ -85,21 +85,26 @@ pub(super) fn list() -> Vec<CameraListing> {
 /// given to it.
 ///
 /// # Errors
-/// Which cameras there are, or why this one does not open.
-pub(super) fn open(name: &str) -> Result<aravis::Camera, String> {
+/// [`CameraError::NotFound`] with those that there are, or [`CameraError::Unusable`] with why it does not open.
+pub(super) fn open(name: &str) -> Result<aravis::Camera, CameraError> {
     let address = name.parse::<IpAddr>().is_ok();
     let there = if address { Vec::new() } else { found() };
     let id = there.iter().find(|found| found.is_called(name)).map_or(name, |found| &found.id);
     let _guard = lock();
     aravis::Camera::new(Some(id)).map_err(|error| {
         let names: Vec<_> = there.iter().map(Found::name).collect();
-        match (address, names.is_empty()) {
+        let known = there.iter().any(|found| found.is_called(name));
+        if known {
+            let message = format!("it does not open: {}; only one program can control it at a time", error.message());
+            return CameraError::Unusable { name: name.to_owned(), message };
+        }
+        let hint = match (address, names.is_empty()) {
             (true, _) => format!("no camera answers at this address: {}", error.message()),
             (false, true) => {
                 "no camera answers: look at its power, cable and network, and that nothing blocks UDP port 3956".into()
             }
-            (false, false) if id != name => format!("it does not open: {}", error.message()),
             (false, false) => format!("there are {}", names.join(", ")),
-        }
+        };
+        CameraError::NotFound { name: name.to_owned(), hint }
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a camera's name and what to write into it. Out: frames with the camera's own time stamps. Free-running, the newest
 //! frame is delivered and older ones are let go, also while nobody asks; exposing by a line of its own, every frame is a part,
-//! delivered in order, and one that never arrived is reported as a bad frame, so that its part gets a verdict. A camera that goes
+//! delivered in order, and one that never arrived is reported as a bad frame in its place, so that its part gets a verdict. A camera that goes
 //! silent or away is lost, and opened and set up again by whoever asked. Owned by one capture thread; Aravis' receiving
 //! thread fills buffers beside it, and when the capture thread leaves them unread, further frames are missed and counted.
 
@@ -55,14 +55,20 @@ pub(super) struct GenicamCamera {
     clock: CameraClock,
     counter: FrameCounter,
     losses: Losses,
-    /// Missed frames that are still to be reported.
+    /// A frame that has arrived and is delivered next.
+    held: Option<Held>,
+}
+
+/// A frame, and how many before it never arrived and are to be reported first.
+struct Held {
+    buffer: Buffer,
+    taken: Instant,
     owed: u64,
 }
 
 impl GenicamCamera {
     pub(super) fn open(id: &CameraId, options: &GenicamOptions) -> Result<Self, CameraError> {
-        let camera = find::open(&options.camera)
-            .map_err(|hint| CameraError::NotFound { name: options.camera.clone(), hint })?;
+        let camera = find::open(&options.camera)?;
         let unusable = |message: String| CameraError::Unusable { name: id.to_string(), message };
         let failed = |e: glib::Error| unusable(format!("it does not start: {}", e.message()));
         let known_as =
@@ -102,7 +108,7 @@ impl GenicamCamera {
             clock: CameraClock::default(),
             counter: FrameCounter::default(),
             losses: Losses::default(),
-            owed: 0,
+            held: None,
         })
     }
 
@@ -110,8 +116,8 @@ impl GenicamCamera {
         CameraError::Lost { name: self.id.to_string(), message: message.into() }
     }
 
-    fn bad(&self, message: impl Into<String>) -> CameraError {
-        CameraError::BadFrame { name: self.id.to_string(), message: message.into(), origin: None }
+    fn bad(&self, message: impl Into<String>, taken: Instant) -> CameraError {
+        CameraError::BadFrame { name: self.id.to_string(), message: message.into(), taken, origin: None }
     }
 
     fn check_control(&self) -> Result<(), CameraError> {
@@ -131,25 +137,31 @@ impl GenicamCamera {
         Ok(())
     }
 
-    /// Counts a buffer that arrived, whatever becomes of it, and tells when it was taken.
-    fn note(&mut self, buffer: &Buffer) -> Instant {
+    /// Counts a buffer that arrived, whatever becomes of it; tells when it was taken, and what is to be reported before it.
+    fn note(&mut self, buffer: Buffer) -> Held {
         let now = Instant::now();
         self.waiting_since = now;
         let missed = self.counter.missed_before(buffer.frame_id());
         if missed > 0 {
             self.losses.missed_frames += missed;
             warn!(camera = %self.id, missed, before = buffer.frame_id(), "frames of the camera never arrived");
-            if matches!(self.expose, Exposure::Line(_)) {
-                self.owed = (self.owed + missed).min(MOST_OWED);
-            }
         }
-        if buffer.status() != BufferStatus::Success {
-            self.losses.incomplete_frames += 1;
-            return now;
-        }
+        let owed = if matches!(self.expose, Exposure::Line(_)) { missed.min(MOST_OWED) } else { 0 };
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_nanos()).unwrap_or(0);
-        self.clock.taken(Arrival::new(now, wall, buffer.timestamp(), buffer.system_timestamp()))
+        let arrival = Arrival::new(now, wall, buffer.timestamp(), buffer.system_timestamp());
+        let taken = if buffer.status() == BufferStatus::Success {
+            self.clock.taken(arrival)
+        } else {
+            self.losses.incomplete_frames += 1;
+            self.clock.begun(arrival)
+        };
+        // An exposure on request cannot have begun before it, and a trigger refuses what seems older than itself.
+        let taken = match self.requested {
+            Some(requested) if taken < requested && requested - taken < CLOCK_ERROR => requested,
+            _ => taken,
+        };
+        Held { buffer, taken, owed }
     }
 
     /// Lets go of the frames that wait, unless each of them is a part.
@@ -159,7 +171,7 @@ impl GenicamCamera {
         }
         let mut waited = 0;
         while let Some(buffer) = self.stream.try_pop_buffer() {
-            self.note(&buffer);
+            let Held { buffer, .. } = self.note(buffer);
             self.stream.push_buffer(buffer);
             waited += 1;
         }
@@ -169,42 +181,37 @@ impl GenicamCamera {
         }
     }
 
-    /// The frame in `buffer`, which was taken at `captured`; the buffer goes back to be filled again.
-    fn take(&mut self, buffer: Buffer, captured: Instant, asked: Instant) -> Result<Next, CameraError> {
+    /// The frame in `buffer`, which was taken then; the buffer goes back to be filled again.
+    fn take(&mut self, buffer: Buffer, taken: Instant) -> Result<Next, CameraError> {
         let frame = match buffer.status() {
-            BufferStatus::Success => self.frame(&buffer, captured, asked),
+            BufferStatus::Success => self.frame(&buffer, taken),
             BufferStatus::SizeMismatch => Err(self.lost("its frames have another size than was agreed upon")),
             BufferStatus::MissingPackets | BufferStatus::Timeout => {
-                Err(self.bad("parts of it were lost on the way: look at packet_size, cable and switch"))
+                Err(self
+                    .bad("parts of it were lost on the way: look at packet_size, cable and switch", taken))
             }
-            other => Err(self.bad(format!("it was not received as a whole ({other:?})"))),
+            other => Err(self.bad(format!("it was not received as a whole ({other:?})"), taken)),
         };
         self.stream.push_buffer(buffer);
         frame
     }
 
-    fn frame(&self, buffer: &Buffer, captured: Instant, asked: Instant) -> Result<Next, CameraError> {
+    fn frame(&self, buffer: &Buffer, captured: Instant) -> Result<Next, CameraError> {
         let number = buffer.image_pixel_format().raw();
         let Some(format) = pixels::layout(number) else {
             return Err(self.lost(format!("its pixel format changed to {number:#010x}, which is not read")));
         };
         let side = |v: i32| u32::try_from(v).unwrap_or(0);
         let size = Size::new(side(buffer.image_width()), side(buffer.image_height()));
-        check_picture_size(size).map_err(|e| self.bad(e.to_string()))?;
+        check_picture_size(size).map_err(|e| self.bad(e.to_string(), captured))?;
         let Some(row) = format.row_bytes(size.width as usize) else {
             return Err(self.lost(format!("rows of {size} do not fill whole bytes: change `sensor`")));
         };
         let stride = row + usize::try_from(buffer.image_padding().0).unwrap_or(0);
-        // An exposure on request cannot have begun before it, and a trigger refuses what seems older than itself.
-        let captured = match self.requested {
-            Some(requested) if captured < requested && requested - captured < CLOCK_ERROR => requested,
-            _ => captured,
-        };
         Ok(Next::Frame(Box::new(Frame {
             pixels: Pixels::Raw { size, format, stride, bytes: buffer.image_data() },
             captured_at: clock::utc_of(&SystemClock, captured),
             captured,
-            capture_time: asked.elapsed(),
             source: None,
             planted: None,
         })))
@@ -217,25 +224,35 @@ impl Camera for GenicamCamera {
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError> {
-        let asked = Instant::now();
         // Not yet whether it is silent: frames may wait that nobody has asked for.
         self.check_control()?;
-        if self.owed == 0 {
-            let wait = wait.as_micros().try_into().unwrap_or(u64::MAX);
-            let Some(mut buffer) = self.stream.timeout_pop_buffer(wait) else {
-                return self.check_alive().map(|()| Next::Nothing);
-            };
-            let mut captured = self.note(&buffer);
-            while self.expose == Exposure::Free
-                && let Some(newer) = self.stream.try_pop_buffer()
-            {
-                captured = self.note(&newer);
-                self.stream.push_buffer(std::mem::replace(&mut buffer, newer));
+        let mut held = match self.held.take() {
+            Some(held) => held,
+            None => {
+                let wait = wait.as_micros().try_into().unwrap_or(u64::MAX);
+                let Some(buffer) = self.stream.timeout_pop_buffer(wait) else {
+                    return self.check_alive().map(|()| Next::Nothing);
+                };
+                self.note(buffer)
             }
-            return self.take(buffer, captured, asked);
+        };
+        while self.expose == Exposure::Free
+            && let Some(newer) = self.stream.try_pop_buffer()
+        {
+            let newer = self.note(newer);
+            self.stream.push_buffer(std::mem::replace(&mut held, newer).buffer);
         }
-        self.owed -= 1;
-        Err(self.bad("the camera exposed it and it never arrived: look at cable, switch and processor load"))
+        if held.owed == 0 {
+            return self.take(held.buffer, held.taken);
+        }
+        // Whoever counts parts must not get this frame for one that came before it.
+        let taken = held.taken.checked_sub(Duration::from_micros(held.owed)).unwrap_or(held.taken);
+        held.owed -= 1;
+        self.held = Some(held);
+        Err(self.bad(
+            "the camera exposed it and it never arrived: look at cable, switch and processor load",
+            taken,
+        ))
     }
 
     fn expose(&mut self) -> Result<(), CameraError> {

@@ -77,6 +77,13 @@ impl CameraClock {
         taken
     }
 
+    /// When a frame began to arrive of which a part is missing, perhaps the one with its stamp: an old stamp may be left in its
+    /// place, so that it is not believed beyond the last whole frame.
+    pub(super) fn begun(&self, Arrival { age, at, .. }: Arrival) -> Instant {
+        let begun = age.and_then(|age| at.checked_sub(age)).unwrap_or(at);
+        self.last.map_or(begun, |last| begun.max(last))
+    }
+
     /// The delay of a frame against the first one, with which the camera's clock begins anew where it was set.
     fn delay(&mut self, stamp: u64, Arrival { age, at, .. }: Arrival) -> i128 {
         let (first, origin) = *self.first.get_or_insert((stamp, at));
@@ -251,6 +258,20 @@ mod tests {
         // Under way for 5 ms, which the first one must have been, too.
         assert_eq!(line.frame(1_001, 7, 12), line.at(10));
         assert_eq!(line.frame(1_012, 18, 23), line.at(17));
+    }
+
+    #[test]
+    fn a_frame_that_came_in_part_is_as_old_as_its_first_packet_and_younger_than_the_last_whole_one() {
+        let mut line = Line::new();
+        let part = |first: u64, at: u64| Arrival {
+            stamp: None,
+            age: Some(Duration::from_millis(at - first)),
+            at: line.at(at),
+        };
+        let (late, stale) = (part(301, 500), part(100, 500));
+        assert_eq!(line.frame(1_200, 200, 205), line.at(200));
+        assert_eq!(line.clock.begun(late), line.at(301));
+        assert_eq!(line.clock.begun(stale), line.at(200));
     }
 
     #[test]

@@ -212,8 +212,8 @@ impl GenicamOptions {
         faults.unless(bounded(self.gain, 1e6), "gain", || {
             "is out of bounds: give a gain in the camera's unit".into()
         });
-        let balance = self.white_balance.map_or(1.0, |b| b.red.max(b.blue));
-        faults.unless((0.0..=1000.0).contains(&balance), "white_balance", || {
+        let factors = self.white_balance.map_or([1.0; 2], |b| [b.red, b.blue]);
+        faults.unless(factors.iter().all(|factor| (0.0..=1000.0).contains(factor)), "white_balance", || {
             "is out of bounds: give factors".into()
         });
         faults.unless(
@@ -268,7 +268,8 @@ mod tests {
     fn nonsense_is_a_fault() {
         let options = read(
             "expose = \"software\"\nrate = 5\nexposure_us = -1\npacket_size = 1\nstall_ms = 1\nformat = \"\"\n\
-             sensor = { x = 0, y = 0, width = 0, height = 5 }\nedge = \"any\"\nfeatures = { TriggerMode = \"On\" }",
+             sensor = { x = 0, y = 0, width = 0, height = 5 }\nedge = \"any\"\n\
+             white_balance = { red = 1.5, blue = -2 }\nfeatures = { TriggerMode = \"On\" }",
         );
         let mut faults = Faults(Vec::new());
         options.check(&mut faults);
@@ -282,6 +283,7 @@ mod tests {
                 "sensor",
                 "rate",
                 "exposure_us",
+                "white_balance",
                 "packet_size",
                 "stall_ms",
                 "features"

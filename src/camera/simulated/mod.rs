@@ -62,7 +62,6 @@ impl Camera for SimulatedCamera {
             },
             captured_at: Timestamp::now(),
             captured,
-            capture_time: captured.elapsed(),
             source: None,
             planted: Some(planted),
         })))

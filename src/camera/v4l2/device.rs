@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tracing::warn;
-use v4l::buffer::{Flags, Type};
+use v4l::buffer::{Flags, Metadata, Type};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
 use v4l::io::traits::{CaptureStream, Stream as _};
@@ -238,11 +238,13 @@ impl Grabber for Stream {
         self.stream.set_timeout(waited);
         let (bytes, meta) = self.stream.next().map_err(|e| lost(&e, waited))?;
         let arrived = Instant::now();
+        let taken = taken(meta, arrived);
         self.delivers = true;
         let damaged = meta.flags.contains(Flags::ERROR);
         self.tally.note(meta.sequence, damaged);
         if damaged {
-            return Err(GrabError::Bad("the driver marked it as damaged".into()));
+            let why = "the driver marked it as damaged".into();
+            return Err(GrabError::Bad(why, taken.unwrap_or(arrived)));
         }
         let bytes = bytes.get(..meta.bytesused as usize).unwrap_or(bytes).to_vec();
         let pixels = match self.layout {
@@ -254,15 +256,19 @@ impl Grabber for Stream {
                 bytes,
             },
         };
-        let monotonic = meta.flags & Flags::TIMESTAMP_MASK == Flags::TIMESTAMP_MONOTONIC;
-        let age = monotonic.then(|| since_boot()?.checked_sub(meta.timestamp.into())).flatten();
-        let taken = age.and_then(|age: Duration| Instant::now().checked_sub(age)).map(|t| t.min(arrived));
         Ok(Grabbed { pixels, taken, arrived })
     }
 
     fn losses(&self) -> Losses {
         self.tally.losses()
     }
+}
+
+/// When the driver says that a frame was taken, if it says so by this program's clock.
+fn taken(meta: &Metadata, arrived: Instant) -> Option<Instant> {
+    let monotonic = meta.flags & Flags::TIMESTAMP_MASK == Flags::TIMESTAMP_MONOTONIC;
+    let age = monotonic.then(|| since_boot()?.checked_sub(meta.timestamp.into())).flatten();
+    age.and_then(|age: Duration| Instant::now().checked_sub(age)).map(|t| t.min(arrived))
 }
 
 /// The clock that drivers stamp frames with.

@@ -69,7 +69,7 @@ impl V4l2Camera {
             Ok((watched, opened))
         });
         let (watched, Opened { card, mode }) =
-            opened.map_err(|(GrabError::Bad(why) | GrabError::Lost(why))| {
+            opened.map_err(|(GrabError::Bad(why, _) | GrabError::Lost(why))| {
                 unusable(format!("{}: {why}", options.device))
             })?;
         let Mode { format, size, .. } = mode;
@@ -84,7 +84,7 @@ impl V4l2Camera {
     fn error(&self, error: GrabError) -> CameraError {
         let name = self.id.to_string();
         match error {
-            GrabError::Bad(message) => CameraError::BadFrame { name, message, origin: None },
+            GrabError::Bad(message, taken) => CameraError::BadFrame { name, message, taken, origin: None },
             GrabError::Lost(message) => CameraError::Lost { name, message },
         }
     }
@@ -96,8 +96,7 @@ impl Camera for V4l2Camera {
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next, CameraError> {
-        let asked = Instant::now();
-        let deadline = asked + wait;
+        let deadline = Instant::now() + wait;
         if !self.pace.wait(deadline) {
             return Ok(Next::Nothing);
         }
@@ -110,7 +109,6 @@ impl Camera for V4l2Camera {
                     pixels: frame.pixels,
                     captured_at: clock::utc_of(&SystemClock, captured),
                     captured,
-                    capture_time: asked.elapsed(),
                     source: None,
                     planted: None,
                 })))

@@ -30,8 +30,8 @@ pub(super) struct Grabbed {
 /// Why a grab failed.
 #[derive(Debug)]
 pub(super) enum GrabError {
-    /// This frame is spoiled; the next may be fine.
-    Bad(String),
+    /// The frame that was taken then is spoiled; the next may be fine.
+    Bad(String, Instant),
     /// The camera is gone, or must be opened again.
     Lost(String),
 }

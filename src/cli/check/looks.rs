@@ -103,7 +103,11 @@ fn model(camera: &Camera, settings: &Settings) -> Looked {
 fn cards(options: &detector::Options) -> Vec<Looked> {
     let cards = match cuda::cards() {
         Ok(cards) => cards,
-        Err(error) => return vec![Looked::new("card", "none", State::Ok, error.to_string())],
+        Err(error) => {
+            let asked = matches!(options.device, Device::Cuda(_));
+            let state = if asked { State::Warning } else { State::Ok };
+            return vec![Looked::new("card", "none", state, error.to_string())];
+        }
     };
     let release = cuda::driver_release().map_or(String::new(), |release| format!(" {release}"));
     let wanted = options.device != Device::Cpu && options.engine != Engine::Cpu;

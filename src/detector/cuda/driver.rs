@@ -23,6 +23,11 @@ pub enum CudaError {
     /// The driver is older than what the engine calls.
     #[error("the NVIDIA driver lacks `{0}`: update it to one for CUDA 12 or later")]
     OldDriver(&'static str),
+    /// It shows no card.
+    #[error(
+        "the NVIDIA driver shows no card: none is fitted, or this program may not open it; a service needs          `DeviceAllow=char-nvidia rw` in its unit"
+    )]
+    NoCard,
     /// The driver refused a call.
     #[error("{call} failed: {text} (CUDA error {code})")]
     Call {
@@ -48,12 +53,24 @@ pub enum CudaError {
 
 /// The driver's number for a machine without cards.
 const NO_DEVICE: c_int = 100;
+/// And for a card without so much free memory.
+const OUT_OF_MEMORY: c_int = 2;
 
 impl CudaError {
-    /// Whether it says that there is no card, rather than that one is at fault.
+    /// Whether it says that nothing here speaks to cards, rather than that one is at fault or hidden.
     pub(super) fn means_no_card(&self) -> bool {
-        matches!(self, Self::NoDriver(_) | Self::Call { code: NO_DEVICE, .. })
+        matches!(self, Self::NoDriver(_))
     }
+
+    /// Whether the card works and is full.
+    pub(super) fn means_no_room(&self) -> bool {
+        matches!(self, Self::Call { code: OUT_OF_MEMORY, .. })
+    }
+}
+
+/// Whether the kernel has NVIDIA's driver, as far as a service sees of it, whose library may be missing all the same.
+pub(super) fn is_loaded() -> bool {
+    ["/sys/module/nvidia", "/proc/driver/nvidia"].iter().any(|path| Path::new(path).exists())
 }
 
 /// Opaque things of the driver's.
@@ -155,8 +172,10 @@ impl Driver {
 
     /// What a call returned, as a result.
     pub(super) fn check(&self, call: &'static str, code: c_int) -> Result<(), CudaError> {
-        if code == OK {
-            return Ok(());
+        match code {
+            OK => return Ok(()),
+            NO_DEVICE => return Err(CudaError::NoCard),
+            _ => {}
         }
         let mut text: *const c_char = std::ptr::null();
         // SAFETY: the driver points `text` to a constant string, or leaves it null.

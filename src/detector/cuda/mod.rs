@@ -1,7 +1,7 @@
 //! The CUDA engine: EfficientAD on an NVIDIA card of the Ampere generation or later, by kernels of our own.
 //!
 //! In: pictures of the model's input size. Out: combined raw maps, within 1e-2 of the reference's in norm, the same bits for
-//! the same picture every time on one card. Halves with f32 sums, channels last; a batch is one CUDA graph from upload to
+//! the same picture every time on one card in batches of one size. Halves with f32 sums, channels last; a batch is one CUDA graph from upload to
 //! download, and of many pictures one batch is uploaded while another is computed. Needs the driver, nothing else. Owned by
 //! one thread. Not here: what happens when the card fails (`resilient`). Why it is as it is: `docs/adr/0007-gpu-engine.md`.
 
@@ -107,12 +107,12 @@ impl Cuda {
     /// The model on the first card that takes it; `None` where there is no card, or this build has no kernels.
     ///
     /// # Errors
-    /// There are cards, and none of them can be used.
+    /// There are cards, or at least a driver for some, and none of them can be used.
     pub fn any(model: &CalibratedModel) -> Result<Option<Self>, CudaError> {
         let Some(image) = IMAGE else { return Ok(None) };
         let driver = match Driver::load() {
             Ok(driver) => driver,
-            Err(error) if error.means_no_card() => return Ok(None),
+            Err(error) if error.means_no_card() && !driver::is_loaded() => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut first = None;
@@ -220,7 +220,12 @@ impl Cuda {
 
 impl From<CudaError> for InspectorError {
     fn from(error: CudaError) -> Self {
-        Self::Device { engine: "CUDA", message: error.to_string() }
+        let (engine, message) = ("CUDA", error.to_string());
+        if error.means_no_room() {
+            Self::NoRoom { engine, message }
+        } else {
+            Self::Device { engine, message }
+        }
     }
 }
 

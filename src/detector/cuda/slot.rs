@@ -1,6 +1,7 @@
 //! Room on the card for one batch under way: its own streams, memory and graphs, so that two slots overlap.
 //!
-//! Owned by the engine. A graph – upload, all launches, download – is made at the first batch of its size and kept. Memory
+//! Owned by the engine. A graph – upload, all launches, download – is made at the first batch of its size and kept, of
+//! maps at the picture's size those of the last such size. Memory
 //! grows to the largest batch that was asked for and never beyond.
 
 use std::collections::HashMap;
@@ -118,6 +119,12 @@ impl Slot {
         room.chain(self.large.iter().map(|large| large.map.address)).collect()
     }
 
+    /// How many graphs it keeps.
+    #[cfg(test)]
+    pub(super) fn graphs(&self) -> usize {
+        self.graphs.len()
+    }
+
     fn make_room(&mut self, model: &Model, batch: usize, enlarged: Enlarged) -> Result<(), CudaError> {
         if self.room.as_ref().is_none_or(|room| room.batch < batch) {
             self.graphs.clear();
@@ -126,6 +133,8 @@ impl Slot {
             self.room = Some(Room::new(&self.card, &self.main, model, batch)?);
         }
         let Some(size) = enlarged else { return Ok(()) };
+        // Regions change rarely, and each size's graph takes memory.
+        self.graphs.retain(|(_, kept), _| kept.is_none() || *kept == enlarged);
         let bytes = batch * size.pixels() as usize * F32;
         if self.large.as_ref().is_none_or(|large| large.map.bytes < bytes) {
             self.graphs.retain(|(_, enlarged), _| enlarged.is_none());

@@ -126,6 +126,10 @@ fn batches_overlap_and_come_back_in_order_and_memory_does_not_grow() {
         assert!((one.highest - most).abs() <= 1e-5 * most.abs());
     }
     assert_eq!(engine.slots.iter().map(Slot::memory).collect::<Vec<_>>(), memory);
+    let graphs = |engine: &Cuda| engine.slots.iter().map(Slot::graphs).collect::<Vec<_>>();
+    let before = graphs(&engine);
+    engine.infer_enlarged(&[&pictures[0]], Size::new(70, 90)).unwrap();
+    assert_eq!(graphs(&engine), before, "graphs of a size that nobody asks for any more are kept");
 }
 
 #[test]
@@ -176,4 +180,15 @@ fn a_card_that_cannot_run_the_kernels_says_why() {
 fn without_a_driver_there_is_no_card() {
     let Err(error) = Driver::load_from(std::path::Path::new("/nowhere/libcuda.so.1")) else { panic!() };
     assert!(error.means_no_card(), "{error}");
+}
+
+#[test]
+fn a_driver_that_shows_no_card_and_a_card_without_room_are_told_from_a_box_without_either() {
+    let Some(driver) = DRIVER.as_ref() else { return };
+    let hidden = driver.check("cuInit", 100).unwrap_err();
+    assert!(hidden.to_string().contains("DeviceAllow="), "{hidden}");
+    assert!(!hidden.means_no_card());
+    assert!(matches!(InspectorError::from(hidden), InspectorError::Device { .. }));
+    let full = driver.check("cuMemAlloc_v2", 2).unwrap_err();
+    assert!(matches!(InspectorError::from(full), InspectorError::NoRoom { .. }));
 }

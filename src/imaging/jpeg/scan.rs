@@ -61,7 +61,7 @@ impl<'a> Scan<'a> {
     ) -> Result<usize, String> {
         let interval = if restart_interval == 0 { units } else { restart_interval.into() };
         let mut left = units;
-        for restart in 0u8.. {
+        for restart in (0..8).cycle() {
             for _ in 0..interval.min(left) {
                 for block in blocks {
                     self.block(block)?;
@@ -71,7 +71,7 @@ impl<'a> Scan<'a> {
             if left == 0 {
                 break;
             }
-            self.restart(restart % 8)?;
+            self.restart(restart)?;
         }
         self.end(restart_interval > 0)
     }
@@ -175,5 +175,28 @@ impl<'a> Scan<'a> {
             return Err("its compressed data does not end with the last block".into());
         }
         Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restart_markers_count_from_zero_again_however_many_there_are() {
+        // One code of one bit: no difference, and an empty block.
+        let mut counts = [0; 16];
+        counts[0] = 1;
+        let (dc, ac) =
+            (Huffman::new(&counts, &[0]).unwrap(), Huffman::new(&counts, &[END_OF_BLOCK]).unwrap());
+        let blocks = [Block { dc: &dc, ac: &ac }];
+        for units in [8, 256, 257, 600] {
+            // Each block is two zero bits, filled up with ones.
+            let mut bytes: Vec<u8> = (0..units).flat_map(|n| [0x3f, 0xff, 0xd0 + (n % 8) as u8]).collect();
+            let last = bytes.len() - 1;
+            bytes[last] = 0xd9;
+            let measured = Scan::new(&bytes).measure(&blocks, units, 1);
+            assert_eq!(measured, Ok(bytes.len() - 2), "{units}");
+        }
     }
 }

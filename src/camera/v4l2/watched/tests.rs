@@ -39,7 +39,7 @@ fn mark(waited: Option<Grabbed>) -> Option<u8> {
 
 fn why(refused: Result<impl Sized, GrabError>) -> String {
     match refused {
-        Err(GrabError::Lost(message) | GrabError::Bad(message)) => message,
+        Err(GrabError::Lost(message) | GrabError::Bad(message, _)) => message,
         Ok(_) => String::new(),
     }
 }
@@ -79,9 +79,9 @@ fn waiting_less_than_the_stall_time_is_no_error() {
 #[test]
 fn a_bad_frame_spoils_one_frame_and_a_loss_ends_it() {
     let (watched, tell) = scripted("test", PATIENCE);
-    tell.send(Err(GrabError::Bad("torn".into()))).unwrap();
+    tell.send(Err(GrabError::Bad("torn".into(), Instant::now()))).unwrap();
     let next = || watched.next(Instant::now() + PATIENCE);
-    assert!(matches!(next(), Err(GrabError::Bad(_))));
+    assert!(matches!(next(), Err(GrabError::Bad(..))));
     tell.send(Ok(7)).unwrap();
     assert_eq!(mark(next().unwrap()), Some(7));
     tell.send(Err(GrabError::Lost("unplugged".into()))).unwrap();
@@ -136,7 +136,7 @@ fn a_first_frame_may_take_longer_than_the_next() {
 #[test]
 fn what_came_before_a_trigger_is_let_go_but_not_a_loss() {
     let (watched, tell) = scripted("triggered", PATIENCE);
-    tell.send(Err(GrabError::Bad("torn".into()))).unwrap();
+    tell.send(Err(GrabError::Bad("torn".into(), Instant::now()))).unwrap();
     watched.await_sign(Instant::now() + PATIENCE).unwrap();
     watched.forget();
     assert!(watched.next(Instant::now()).unwrap().is_none());
