@@ -360,7 +360,7 @@ impl Pipeline {
     }
 
     /// Stops capturing, concludes every accepted part in order, and returns when all verdicts are durable, or when the
-    /// store has not taken them for [`LAST_WRITES`], which all lines share.
+    /// store has not taken them for ten seconds, which all lines share.
     pub fn stop(&self) {
         self.store.wait_until(Instant::now() + LAST_WRITES);
         self.shutdown.request();
