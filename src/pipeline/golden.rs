@@ -51,11 +51,12 @@ impl Golden {
         };
         if let Outcome::Uninspected { reason, detail } = &judgement.outcome {
             return Some(format!(
-                "the golden {kind} part of {at} was not inspected, reason `{reason}`: {detail}; show it again when that is mended"
+                "the golden {kind} part of {at:.0} was not inspected, reason `{reason}`: {detail}; show it again when that is mended"
             ));
         }
-        (decision != expected)
-            .then(|| format!("the golden {kind} part of {at} was `{decision}`, not `{expected}`: {remedy}"))
+        (decision != expected).then(|| {
+            format!("the golden {kind} part of {at:.0} was `{decision}`, not `{expected}`: {remedy}")
+        })
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn readiness(view: &View) -> Faults {
     let store = view.watched.store.health();
     let told = [(store.failing, "written"), (store.unread, "read to be published")];
     for (failing, done) in told.into_iter().filter_map(|(failing, done)| Some((failing?, done))) {
-        faults.push(format!("store: verdicts cannot be {done} since {}: {}", failing.since, failing.error));
+        faults
+            .push(format!("store: verdicts cannot be {done} since {:.0}: {}", failing.since, failing.error));
     }
     if let Some(monitor) = &view.watched.broker {
         let health = monitor.health.borrow();
