@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, never};
 use jiff::Timestamp;
 
 use super::expose::Exposed;
@@ -115,11 +115,14 @@ impl Capture {
             judged.extend(recent.0.iter().filter(|file| there.contains(file)));
             judged
         };
-        let mut camera = if past.failed {
-            self.beside(|| open(&judged), past.timer.as_mut()).flatten()?
+        let opened = if past.failed {
+            self.beside(|| open(&judged), past.timer.as_mut())
         } else {
-            open(&judged)?
+            // What triggers meanwhile waits for the camera: it is not known to be away.
+            let alive = |_| self.health.beat(Stage::Capture);
+            opening::beside(&self.camera, || open(&judged), &never(), alive)
         };
+        let mut camera = opened.flatten()?;
         let ended = self.capture_with(camera.as_mut(), past);
         past.lost = ended.is_err().then_some(camera);
         ended

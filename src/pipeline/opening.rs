@@ -1,5 +1,5 @@
-//! Opening and closing a camera while its triggers go on being answered: drivers and networks may take seconds, and a part that
-//! passes has no picture.
+//! Opening and closing a camera while its triggers go on being answered: drivers, networks and the question which of a million
+//! files are judged may take seconds, and a part that passes has no picture.
 //!
 //! In: what opens or closes it. Out: what came of that, and whatever triggered meanwhile, one by one, to whoever answers. One thread
 //! beside the capture thread, for as long as it takes. Not here: what the answer is, when it is tried again (`capture`).

@@ -235,6 +235,33 @@ fn reason(outcome: &Outcome) -> (Reason, &str) {
 }
 
 #[test]
+fn a_camera_that_takes_long_to_open_has_not_hung_and_what_triggers_first_waits_for_it() {
+    let store = tempfile::tempdir().unwrap();
+    let (let_it_open, may_open) = unbounded();
+    let mut slow = line("top", vec![Act::Now, Act::Mute]);
+    slow.mode = CaptureMode::Software { patience: PATIENCE };
+    let mut open = slow.open_camera;
+    slow.open_camera = Box::new(move |judged| {
+        may_open.recv_timeout(PATIENCE).unwrap();
+        open(judged)
+    });
+    let floor = Floor::start(store.path(), vec![slow]);
+    floor.trigger(r#"{"part_id":"first"}"#);
+    let health = floor.service.lines().remove(0);
+    for silent in [true, false] {
+        let give_up = Instant::now() + PATIENCE;
+        while (health.stalled(Duration::from_millis(100)) == Some("capture")) != silent {
+            assert!(Instant::now() < give_up, "capture is taken for hung while its camera opens");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(floor.judged.is_empty());
+    let_it_open.send(()).unwrap();
+    assert!(matches!(floor.judged().outcome, Outcome::Inspected(_)));
+    floor.stop();
+}
+
+#[test]
 fn a_wall_clock_that_jumps_reorders_and_loses_nothing() {
     let mut clock = Turned { monotonic: Instant::now(), utc: "2026-11-02T06:00:00Z".parse().unwrap() };
     let mut script = Vec::new();
