@@ -251,3 +251,42 @@ fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
         warnings: troubles.iter().cloned().chain(warnings.into_values()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_task_that_ends_unasked_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = store::Options { path: folder.path().join("store"), ..store::Options::default() };
+        let (store, _thread) = Store::open(&options, "box").unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = crate::runtime::build(runtime.worker_threads(1)).unwrap();
+        let ((replies, answers), (replayed, replays)) = (mpsc::channel(1), mpsc::channel(1));
+        let desk = Desk {
+            pipeline: Arc::new(Pipeline::new(store.clone())),
+            store,
+            replies,
+            replayed,
+            replaying: Arc::default(),
+            orders: None,
+        };
+        let feeds = Feeds {
+            replies: answers,
+            replayed: replays,
+            alarms: mpsc::channel(1).1,
+            counters: Arc::default(),
+        };
+        let nobody =
+            publish::Options { host: "127.0.0.1".into(), port: Some(1), ..publish::Options::default() };
+        let broker = Broker::start(&runtime, &nobody, "box", desk, feeds).unwrap();
+        assert_eq!(broker.ended(), None);
+        broker.feeding.abort();
+        while broker.ended().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(broker.ended(), Some("reading the outbox"));
+    }
+}

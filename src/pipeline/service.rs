@@ -158,11 +158,10 @@ impl Service {
         let mut stalled = None;
         loop {
             self.publish_states();
-            self.look_for_stalls(&mut stalled);
+            let makes_progress = self.makes_progress(&mut stalled);
             if let Some(interval) = self.systemd.watchdog_interval()
                 && fed.elapsed() >= interval / 2
-                && stalled.is_none()
-                && self.progress.broken().is_none()
+                && makes_progress
             {
                 self.systemd.feed();
                 self.systemd.status(&self.summary());
@@ -195,8 +194,9 @@ impl Service {
         unpublished
     }
 
-    /// Notes progress, unless a stage has hung or publishing has ended; logs when a stage has, and when it goes on.
-    fn look_for_stalls(&self, known: &mut Option<(CameraId, &'static str)>) {
+    /// Notes progress and tells of it, unless a stage has hung or publishing has ended; logs when one has, and when a stage goes
+    /// on.
+    fn makes_progress(&self, known: &mut Option<(CameraId, &'static str)>) -> bool {
         let hung = |health: &LineHealth| Some((health.camera().clone(), health.stalled(STALL)?));
         let stalled = self.pipeline.health().find_map(hung);
         if let Some(what) = self.broker.as_ref().and_then(Broker::ended)
@@ -204,7 +204,8 @@ impl Service {
         {
             error!(what, "publishing has ended by a fault; the watchdog will restart the program");
         }
-        if stalled.is_none() && self.progress.broken().is_none() {
+        let progress = stalled.is_none() && self.progress.broken().is_none();
+        if progress {
             self.progress.note();
         }
         match (&stalled, &known) {
@@ -215,6 +216,7 @@ impl Service {
             _ => {}
         }
         *known = stalled;
+        progress
     }
 
     /// Whether every part has a verdict and every verdict is published.

@@ -144,6 +144,17 @@ fn a_picture_that_is_named_by_its_id_is_never_another_parts() {
 }
 
 #[test]
+fn what_has_ended_by_a_fault_makes_the_program_unhealthy() {
+    let b = Box::new();
+    b.line.camera_is_up("a camera".into());
+    assert!(b.view.watched.progress.breaks("reading the outbox"));
+    assert!(!b.view.watched.progress.breaks("answering requests"), "it is told once");
+    let told = ["reading the outbox has ended by a fault: restart the program"];
+    assert_eq!(ready::health(&b.view).0, told);
+    assert_eq!(ready::readiness(&b.view).0, told);
+}
+
+#[test]
 fn a_line_that_hangs_and_what_is_odd_about_it_show_in_the_state() {
     let b = Box::new();
     b.line.camera_is_up("a camera".into());
