@@ -58,9 +58,9 @@ impl SmallDisk {
         wrapped(entered, &command)
     }
 
-    /// Leaves no byte free; tells how many that took. Nothing where the store is on a disk of others.
+    /// Leaves no byte free; tells how many more that took. Nothing where the store is on a disk of others.
     pub(crate) fn fill(&self) -> Option<u64> {
-        let mut file = fs::File::create(self.filling()?).ok()?;
+        let mut file = fs::File::options().create(true).append(true).open(self.filling()?).ok()?;
         let mut filled = 0;
         for size in [1 << 20, 4096] {
             let block = vec![0; size];
