@@ -11,6 +11,7 @@ pub mod efficientad;
 pub mod frame;
 pub mod health;
 pub mod imaging;
+mod lockfile;
 pub mod pipeline;
 pub mod publish;
 pub mod retrain;

@@ -5,14 +5,15 @@
 //! free-running frames follow [`WhenFull`]. A camera that fails, or whose library panics, is opened again with jittered
 //! back-off, for ever, and touches no other camera.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, never};
 use jiff::Timestamp;
 
-use super::expose::Exposed;
+use super::delivered::Delivered;
+use super::expose::{Exposed, Exposure};
 use super::opening::{self, TICK};
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Outlet, Part};
@@ -20,7 +21,7 @@ use super::timer::Timer;
 use crate::backoff::Backoff;
 use crate::camera::{Camera, CameraError, Judged, Next, OpenCamera};
 use crate::clock::{self, SystemClock};
-use crate::frame::{CameraId, FileKey, Losses, SourceRef};
+use crate::frame::{CameraId, FileKey, Losses};
 use crate::health::{LineHealth, Stage};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -33,8 +34,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// Missed ticks of a timer that get a verdict each; of more, as where a camera was away for long, the rest is let go.
 const MOST_MISSED_TICKS: u32 = 1024;
 const OVERLOAD: &str = "frames come faster than this box can inspect them";
-/// Judged files are known from the store; those still on their way there from this many last deliveries.
-const RECENT_SOURCES: usize = 1024;
 
 /// The stage and everything it owns.
 pub(crate) struct Capture {
@@ -53,7 +52,7 @@ pub(crate) struct Capture {
 /// What outlasts a camera's being lost.
 struct Past {
     backoff: Backoff,
-    recent: Recent,
+    delivered: Delivered,
     timer: Option<Timer>,
     /// The camera was lost, or has never opened.
     failed: bool,
@@ -74,7 +73,7 @@ impl Capture {
             CaptureMode::Free { .. } | CaptureMode::Software { .. } => None,
         };
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut past = Past { backoff, recent: Recent::default(), timer, failed: false, lost: None };
+        let mut past = Past { backoff, delivered: Delivered::default(), timer, failed: false, lost: None };
         while !self.shutdown.requested() {
             match self.run_guarded(&mut open, &mut past) {
                 Ok(Ended::Stopped) => break,
@@ -109,10 +108,10 @@ impl Capture {
     }
 
     fn run_once(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
-        let recent = &past.recent;
+        let delivered = &past.delivered;
         let judged = |there: &HashSet<FileKey>| {
             let mut judged = (self.judged)(there);
-            judged.extend(recent.0.iter().filter(|file| there.contains(file)));
+            judged.extend(delivered.among(there));
             judged
         };
         let opened = if past.failed {
@@ -130,7 +129,7 @@ impl Capture {
 
     /// Captures until the camera is lost.
     fn capture_with(&self, camera: &mut dyn Camera, past: &mut Past) -> Result<Ended, CameraError> {
-        let Past { backoff, recent, timer, .. } = past;
+        let Past { backoff, delivered, timer, .. } = past;
         self.health.camera_is_up(camera.describe());
         let opened = Instant::now();
         let mut asked = opened;
@@ -145,7 +144,7 @@ impl Capture {
                 backoff.reset();
             }
             match (self.mode, timer.as_mut()) {
-                (CaptureMode::Free { when_full }, _) => match self.next_frame(camera, asked, recent)? {
+                (CaptureMode::Free { when_full }, _) => match self.next_frame(camera, asked, delivered)? {
                     Taken::Part(part) => {
                         backoff.reset();
                         self.pass_on_free(part, when_full);
@@ -156,7 +155,7 @@ impl Capture {
                 },
                 (CaptureMode::Software { patience }, _) => match self.triggers.recv_timeout(TICK) {
                     Ok(part) => {
-                        match self.expose_for(part, camera, patience, recent)? {
+                        match self.exposure().take(part, camera, patience, delivered)? {
                             Exposed::Part(part) => self.pass_on_triggered(part),
                             Exposed::Concluded => {}
                             Exposed::Ended => return Ok(Ended::NoMoreFrames),
@@ -168,7 +167,7 @@ impl Capture {
                 },
                 (CaptureMode::Timed { period }, Some(timer)) => {
                     if let Some(part) = self.tick(timer) {
-                        match self.expose_for(part, camera, period, recent)? {
+                        match self.exposure().take(part, camera, period, delivered)? {
                             Exposed::Part(part) => {
                                 self.health.frames_exposed(part.frames());
                                 self.hand_over(part);
@@ -184,6 +183,10 @@ impl Capture {
             self.count(camera.losses(), &mut losses);
         }
         Ok(Ended::Stopped)
+    }
+
+    fn exposure(&self) -> Exposure<'_> {
+        Exposure { views: self.views, health: &self.health, shutdown: &self.shutdown }
     }
 
     /// Counts what the open camera lost beyond `known`, which is renewed.
@@ -216,7 +219,7 @@ impl Capture {
         &self,
         camera: &mut dyn Camera,
         asked: Instant,
-        recent: &mut Recent,
+        delivered: &mut Delivered,
     ) -> Result<Taken, CameraError> {
         let free = |taken: (Instant, Timestamp)| {
             let mut part = Part::free_running(&self.outlet, taken.0, taken.1);
@@ -225,7 +228,7 @@ impl Capture {
         };
         match camera.next(TICK) {
             Ok(Next::Frame(frame)) => {
-                recent.remember(frame.source.as_ref());
+                delivered.remember(frame.source.as_ref());
                 self.health.frames_exposed(std::slice::from_ref(&*frame));
                 let part = free((frame.captured, frame.captured_at));
                 Ok(Taken::Part(part.with_frame(*frame)))
@@ -233,7 +236,7 @@ impl Capture {
             Ok(Next::Nothing) => Ok(Taken::Nothing),
             Ok(Next::End) => Ok(Taken::End),
             Err(CameraError::BadFrame { origin, name, message, taken }) => {
-                recent.remember(origin.as_ref());
+                delivered.remember(origin.as_ref());
                 let part = free((taken, clock::utc_of(&SystemClock, taken)));
                 let detail = format!("camera `{name}` delivered a bad frame: {message}");
                 Ok(Taken::Part(part.with_fault(origin.as_ref(), detail)))
@@ -370,19 +373,4 @@ enum Taken {
     Part(Part),
     Nothing,
     End,
-}
-
-/// The files that were delivered last.
-#[derive(Default)]
-pub(super) struct Recent(VecDeque<FileKey>);
-
-impl Recent {
-    pub(super) fn remember(&mut self, source: Option<&SourceRef>) {
-        if let Some(source) = source {
-            if self.0.len() == RECENT_SOURCES {
-                self.0.pop_front();
-            }
-            self.0.push_back(source.key());
-        }
-    }
 }

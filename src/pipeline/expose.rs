@@ -1,16 +1,19 @@
 //! Exposing for a part: one frame, or a burst of several views, each exposed after it was due.
 //!
 //! In: a part that was triggered, and the camera. Out: the part with its frames, or the part concluded because they did
-//! not come. What was taken before a view was due, whole or spoiled, is not for it. Runs on the capture thread, which goes on showing signs of life. Not here: what triggers (`capture`).
+//! not come. What was taken before a view was due, whole or spoiled, is not for it. Runs on the capture
+//! thread, which goes on showing signs of life. Not here: what triggers (`capture`).
 
 use std::time::{Duration, Instant};
 
-use super::capture::{Capture, Recent};
+use super::delivered::Delivered;
 use super::opening::TICK;
+use super::options::Views;
 use super::part::Part;
 use crate::camera::{Camera, CameraError, Next};
 use crate::frame::{Frame, SourceRef};
-use crate::health::Stage;
+use crate::health::{LineHealth, Stage};
+use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::verdict::Reason;
 
@@ -38,17 +41,24 @@ enum Missing {
     Failed(CameraError),
 }
 
-impl Capture {
+/// Takes parts' views.
+pub(super) struct Exposure<'a> {
+    pub(super) views: Views,
+    pub(super) health: &'a LineHealth,
+    pub(super) shutdown: &'a Shutdown,
+}
+
+impl Exposure<'_> {
     /// Takes the part's views.
     ///
     /// # Errors
     /// The camera must be opened again; the part was concluded.
-    pub(super) fn expose_for(
+    pub(super) fn take(
         &self,
         mut part: Part,
         camera: &mut dyn Camera,
         patience: Duration,
-        recent: &mut Recent,
+        delivered: &mut Delivered,
     ) -> Result<Exposed, CameraError> {
         part.asked(Instant::now());
         let (began, views) = (part.began(), self.views);
@@ -58,7 +68,7 @@ impl Capture {
             let due = began + views.every * view;
             let missing = match self.frame_after(due, give_up_at, &part, camera) {
                 Ok(frame) => {
-                    recent.remember(frame.source.as_ref());
+                    delivered.remember(frame.source.as_ref());
                     part = part.with_frame(*frame);
                     continue;
                 }
@@ -87,7 +97,7 @@ impl Capture {
                     return Ok(Exposed::Ended);
                 }
                 Missing::Bad { origin, message } => {
-                    recent.remember(origin.as_ref());
+                    delivered.remember(origin.as_ref());
                     part.give_up_on(origin, format!("{message}{of}"));
                 }
                 Missing::Failed(failure) => {

@@ -11,6 +11,7 @@
 
 mod capture;
 mod deadline;
+mod delivered;
 mod dispatch;
 mod drift;
 mod expose;

@@ -23,7 +23,9 @@ mod options;
 mod payload;
 mod receipt;
 mod request;
+mod run;
 mod session;
+mod strikes;
 mod topics;
 mod window;
 

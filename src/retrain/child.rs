@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -20,6 +20,8 @@ use super::report::Report;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Lines that may wait to be heard, many minutes of them; then the child waits.
 const LINES: usize = 4096;
+/// How long after its end a child's last lines may take to arrive. Something it started may hold its output open for good.
+const ECHO: Duration = Duration::from_secs(10);
 
 /// What a child tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,12 +71,17 @@ impl Said {
 pub(super) struct Retraining {
     child: Child,
     lines: Receiver<Said>,
+    /// Ends when everything the child said is among `lines`.
+    listener: Option<JoinHandle<()>>,
+    /// When its process was first seen to have ended.
+    gone: Option<Instant>,
 }
 
 impl Retraining {
     pub(super) fn start(mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let (to, lines) = bounded(LINES);
+        let mut listener = None;
         if let Some(out) = child.stdout.take() {
             let listen = move || {
                 for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -85,13 +92,16 @@ impl Retraining {
                     }
                 }
             };
-            if let Err(refused) = thread::Builder::new().name("retraining".into()).spawn(listen) {
-                let _may_have_ended = child.kill();
-                let _reaped = child.wait();
-                return Err(refused);
+            match thread::Builder::new().name("retraining".into()).spawn(listen) {
+                Ok(thread) => listener = Some(thread),
+                Err(refused) => {
+                    let _may_have_ended = child.kill();
+                    let _reaped = child.wait();
+                    return Err(refused);
+                }
             }
         }
-        Ok(Self { child, lines })
+        Ok(Self { child, lines, listener, gone: None })
     }
 
     /// What it said since it was asked last.
@@ -99,9 +109,14 @@ impl Retraining {
         self.lines.try_iter()
     }
 
-    /// Whether it has ended, and how: what it said last, or what became of the process.
+    /// Whether it has ended with nothing left to come, and how: what it said last, or what became of the process.
     pub(super) fn ended(&mut self) -> Option<Result<(), String>> {
         let status = self.child.try_wait().ok()??;
+        let gone = *self.gone.get_or_insert_with(Instant::now);
+        let heard = self.listener.as_ref().is_none_or(JoinHandle::is_finished);
+        if !heard && gone.elapsed() < ECHO {
+            return None;
+        }
         Some(if status.success() { Ok(()) } else { Err(format!("the retraining's process ended: {status}")) })
     }
 
@@ -131,6 +146,27 @@ impl Drop for Retraining {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The last line stays in the pipe until the first 5,000 were taken, long after the process is gone.
+    #[test]
+    fn what_was_said_last_is_heard_before_the_end_is() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            r#"yes '{"event":"gate"}' | head -n 5000; echo '{"event":"failed","error":"x","busy":true}'"#,
+        ]);
+        let mut retraining = Retraining::start(command).unwrap();
+        while retraining.child.try_wait().unwrap().is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(retraining.ended(), None, "lines are left");
+        let mut said = Vec::new();
+        while retraining.ended().is_none() {
+            said.extend(retraining.said());
+        }
+        said.extend(retraining.said());
+        assert_eq!((said.len(), said.last()), (5001, Some(&Said::Busy)));
+    }
 
     #[test]
     fn lines_are_understood_and_others_passed_over() {

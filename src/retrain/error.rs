@@ -70,7 +70,7 @@ pub enum RetrainError {
         got: Size,
     },
     /// Another retraining is under way on this box.
-    #[error("another retraining is under way on this box (process {0}): wait for it, or stop it")]
+    #[error("another retraining is under way on this box ({0}): wait for it, or stop it")]
     Busy(String),
     /// There is nothing to learn.
     #[error(

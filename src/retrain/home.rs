@@ -11,22 +11,17 @@
 //!                 work/                a retraining under way
 //! ```
 
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use super::error::RetrainError;
 use super::files;
 use super::kind::Kind;
 use crate::frame::CameraId;
+use crate::lockfile::{LockError, LockFile};
 
 /// The file that whoever retrains on this box holds locked.
 const TURN: &str = "retraining.lock";
-/// Whoever only asks holds it for less than this, and so often it is tried again.
-const ASKING_TAKES: Duration = Duration::from_millis(5);
-const ASKED_FOR: u32 = 20;
 
 /// One camera's folder below `[retrain] path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +75,16 @@ impl Home {
         self.root.join("work")
     }
 
+    /// What the retraining under way is to do.
+    pub(super) fn plan(&self) -> PathBuf {
+        self.work().join("plan.json")
+    }
+
+    /// Whether a retraining is under way or was interrupted.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.plan().is_file()
+    }
+
     /// What the last retraining had seen.
     pub(super) fn learnt(&self) -> PathBuf {
         self.root.join("learnt.json")
@@ -115,7 +120,9 @@ impl Home {
     pub(super) fn lock(&self) -> Result<File, RetrainError> {
         files::make_folder(&self.root).map_err(RetrainError::file("make", &self.root))?;
         let path = self.root.join("lock");
-        let file = lock_file(&path).map_err(RetrainError::file("open", &path))?;
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = open.map_err(RetrainError::file("open", &path))?;
+        files::inherit_owner(&path);
         file.lock().map_err(RetrainError::file("lock", &path))?;
         Ok(file)
     }
@@ -124,7 +131,7 @@ impl Home {
 /// The right to retrain on this box, until it is dropped: one at a time, since two would take each other's memory.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _file: File,
+    _lock: LockFile,
 }
 
 impl Turn {
@@ -133,44 +140,19 @@ impl Turn {
     pub(super) fn take(path: &Path) -> Result<Self, RetrainError> {
         files::make_folder(path).map_err(RetrainError::file("make", path))?;
         let path = path.join(TURN);
-        let failed = RetrainError::file("lock", &path);
-        let mut file = lock_file(&path).map_err(&failed)?;
-        let mut tried = file.try_lock();
-        for _ in 0..ASKED_FOR {
-            if !matches!(tried, Err(TryLockError::WouldBlock)) {
-                break;
-            }
-            thread::sleep(ASKING_TAKES);
-            tried = file.try_lock();
+        let taken = LockFile::take(&path);
+        files::inherit_owner(&path);
+        match taken {
+            Ok(lock) => Ok(Self { _lock: lock }),
+            Err(LockError::Held(holder)) => Err(RetrainError::Busy(holder.to_string())),
+            Err(LockError::Io(error)) => Err(RetrainError::file("lock", &path)(error)),
         }
-        match tried {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _may_be_unreadable = file.read_to_string(&mut holder);
-                return Err(RetrainError::Busy(holder.trim().to_owned()));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(&failed)?;
-        Ok(Self { _file: file })
     }
 
     /// Whether somebody has it.
     pub(super) fn is_taken(path: &Path) -> bool {
-        // Only asking takes the lock, for an instant; closing the file gives it back.
-        File::open(path.join(TURN))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        LockFile::holder(&path.join(TURN)).is_some()
     }
-}
-
-fn lock_file(path: &Path) -> std::io::Result<File> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    files::inherit_owner(path);
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -186,7 +168,10 @@ mod tests {
         let refused = Turn::take(root.path()).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(turn);
-        assert!(!Turn::is_taken(root.path()));
+        // A process that another test starts has the lock, too, until it becomes its program.
+        while Turn::is_taken(root.path()) {
+            std::thread::yield_now();
+        }
         Turn::take(root.path()).unwrap();
     }
 }

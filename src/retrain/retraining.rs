@@ -28,39 +28,22 @@ use super::others::make_up;
 use super::registry::Registry;
 use super::report::{Check, Report};
 use super::set::SampleSet;
+use super::subject::Subject;
 use super::trial::{self, Terms};
 use super::tries;
-use super::underway::Notes;
+use super::underway::{Notes, Progress};
 use crate::detector;
 use crate::efficientad::CalibratedModel;
-use crate::frame::CameraId;
-use crate::imaging;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
 use crate::training::dataset::{Normals, pictures_in};
 use crate::training::session::{self, Checkpoint, Event, Inputs, Watch};
 use crate::training::teacher::TeacherSource;
 use crate::training::{self, TrainingError, checkpoint};
-use crate::verdict::Threshold;
 
 /// How often folders are looked at before it begins, and how many times that for files that are being copied.
 const INTAKE_EVERY: Duration = Duration::from_millis(200);
 const INTAKE_ROUNDS: u32 = 20;
-
-/// A camera whose model can be retrained.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// Its name.
-    pub camera: CameraId,
-    /// The bundle that the settings name.
-    pub model: PathBuf,
-    /// How its pictures are looked at.
-    pub view: imaging::View,
-    /// The pictures of the first training.
-    pub normals: Option<PathBuf>,
-    /// What the model's threshold is overridden with.
-    pub threshold: Option<Threshold>,
-}
 
 /// What a retraining is to do.
 #[derive(Debug, Clone)]
@@ -73,20 +56,6 @@ pub struct Job {
     pub inference: detector::Options,
     /// Whether to train from scratch.
     pub full: bool,
-}
-
-/// What happens in the course of it.
-#[derive(Debug, Clone)]
-pub enum Progress {
-    /// The training tells.
-    Training(Event),
-    /// The gate looks at pictures.
-    Gate {
-        /// Pictures done.
-        done: u64,
-        /// Of how many.
-        of: u64,
-    },
 }
 
 /// What came of it.
@@ -200,15 +169,6 @@ fn take_in(home: &Home, subject: &Subject, stop: &Shutdown) -> Result<(), Retrai
     Ok(())
 }
 
-/// Whether a retraining of `home` was interrupted.
-pub(super) fn is_unfinished(home: &Home) -> bool {
-    plan_path(home).is_file()
-}
-
-fn plan_path(home: &Home) -> PathBuf {
-    home.work().join("plan.json")
-}
-
 /// The plan of an interrupted retraining where it still holds, or a new one.
 fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, SampleSet), RetrainError> {
     let set = SampleSet::read(home)?;
@@ -222,7 +182,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
         view: format!("{:?}, {:?}, {:?}", subject.view.orientation, subject.view.region, subject.view.areas),
         normals: subject.normals.clone(),
     };
-    let path = plan_path(home);
+    let path = home.plan();
     let old = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Plan>(&text).ok());
     if let Some(old) = old {
         let members: HashSet<String> = old.samples.iter().cloned().collect();

@@ -17,8 +17,8 @@ use super::hooks::{Hooks, News, Ordered};
 use super::intake::Intake;
 use super::learnt::{Ending, Learnt, Pending};
 use super::options::Options;
-use super::retraining::{Subject, is_unfinished};
 use super::set::SampleSet;
+use super::subject::Subject;
 use super::tries;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
@@ -95,7 +95,7 @@ impl Pupil {
         let pending = Pending::of(&set, Learnt::read(&self.home).as_ref());
         let version = set.version();
         let failed = self.failed.as_ref().is_some_and(|failed| *failed == version);
-        let unfinished = is_unfinished(&self.home);
+        let unfinished = self.home.is_unfinished();
         Ok((Situation { pending, unfinished, failed, ordered: self.ordered }, version))
     }
 }
@@ -364,6 +364,10 @@ mod tests {
         let turn = Turn::take(class.root.path()).unwrap();
         assert!(!class.teach());
         drop(turn);
+        // A process that another test starts has the lock, too, until it becomes its program.
+        while Turn::is_taken(class.root.path()) {
+            thread::yield_now();
+        }
         // The other one came between.
         assert!(class.teach());
         fs::remove_dir_all(class.home().work()).unwrap();

@@ -11,11 +11,24 @@ use serde::{Deserialize, Serialize};
 
 use super::home::Home;
 use super::learnt::{Learnt, Pending};
-use super::retraining::{Progress, is_unfinished};
 use super::set::SampleSet;
 use crate::training::session::Event;
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// What happens in the course of it.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// The training tells.
+    Training(Event),
+    /// The gate looks at pictures.
+    Gate {
+        /// Pictures done.
+        done: u64,
+        /// Of how many.
+        of: u64,
+    },
+}
 
 /// How a camera's retraining fares, and what waits for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -42,7 +55,7 @@ impl Underway {
         let set = SampleSet::read(home).ok();
         let pending = set.map(|set| Pending::of(&set, Learnt::read(home).as_ref())).unwrap_or_default();
         let new_samples = pending.count;
-        if !is_unfinished(home) {
+        if !home.is_unfinished() {
             return Self { new_samples, ..Self::default() };
         }
         let noted = fs::read(file(home)).ok().and_then(|text| serde_json::from_slice::<Noted>(&text).ok());

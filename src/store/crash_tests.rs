@@ -305,6 +305,38 @@ fn what_the_disk_cannot_read_of_the_journal_costs_only_that() {
     thread.close(SOON).unwrap();
 }
 
+/// What was published from there stays true: `sequence` names one part.
+#[test]
+fn a_number_that_a_lost_verdict_may_have_had_is_not_given_again() {
+    let unreadable = |of: &dyn Fn(u64) -> std::ops::Range<u64>| {
+        let folder = tempfile::tempdir().unwrap();
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        for camera in ["side", "top"] {
+            let pending: Vec<_> = (0..40).map(|_| handle.record(request(camera, 0.1))).collect();
+            pending.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
+        }
+        thread.close(SOON).unwrap();
+        let path = segment::path(&folder.path().join("store/journal"), 1);
+        simulated::make_unreadable(&path, of(fs::metadata(&path).unwrap().len()));
+        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+        assert!(handle.health().damaged > 0);
+        let kept = handle.outbox(Position::START, 1000).unwrap().len();
+        let next = |camera| handle.record(request(camera, 0.1)).wait().unwrap().sequence;
+        let next = [next("side"), next("top")];
+        thread.close(SOON).unwrap();
+        assert!((1..80).contains(&kept), "{kept} are kept");
+        next
+    };
+    // Parts of the side alone, all before the last of the top: their number is known.
+    assert_eq!(unreadable(&|_| 8192..12288), [41, 41]);
+    // The end: their number can be bounded.
+    let [side, top] = unreadable(&|length| length - 4096..length);
+    assert!((41..=41 + 33).contains(&side) && (41..=41 + 33).contains(&top), "{side} {top}");
+    // The last of the side and what follows.
+    let [side, top] = unreadable(&|length| length / 2 - 8192..length);
+    assert!((41..200).contains(&side) && side > top.min(41), "{side} {top}");
+}
+
 #[test]
 fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,11 +13,11 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::command::Command;
 use super::evidence::evidence_folder;
 use super::history::Query;
 use super::record::Accepted;
 use super::shared::{Health, Lost, Shared};
-use super::thread::Command;
 use super::{Evidence, Position, StoreError, Ticket};
 use crate::delivery::{Deliveries, Delivery};
 use crate::frame::{CameraId, FileKey};
@@ -32,11 +32,6 @@ const MAX_TRIGGER: usize = 96 << 10;
 const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 /// How often whoever waits for room in the queue shows that it lives, and looks whether it is to wait on.
 const SLICE: Duration = Duration::from_millis(500);
-
-/// Called on the store thread when a record is durable, or never will be; must return at once.
-pub(super) type Reply = Box<dyn FnOnce(Result<Verdict, StoreError>) + Send>;
-/// Called on the store thread when a note is durable, dropped if it never will be; must return at once.
-pub(super) type Noted = Box<dyn FnOnce() + Send>;
 
 /// A trigger to be noted.
 #[derive(Debug, Clone)]

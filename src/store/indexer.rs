@@ -8,11 +8,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -21,7 +20,8 @@ use super::index::{Fault, Index, move_aside};
 use super::reader::{Cursor, Found};
 use super::segment::sync_folder;
 use super::shared::Shared;
-use crate::telemetry::{Counter, chain};
+use super::slot::lock;
+use crate::telemetry::chain;
 
 /// The index's folder in the store.
 pub(super) const FOLDER: &str = "index";
@@ -38,69 +38,6 @@ const BYTES_ANYWAY: u64 = 64 << 20;
 const BYTES_PER_VERDICT: u64 = 1024;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(300);
-
-/// How the index fares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct IndexHealth {
-    /// Whether queries use it; otherwise they read the journal, which is slower and as right.
-    pub ready: bool,
-    /// Everything up to it is indexed.
-    pub upto: Position,
-    /// Times that it was damaged and put aside, since the start.
-    pub damaged: u64,
-    /// What was wrong last.
-    pub fault: Option<String>,
-}
-
-/// The open index, as far as there is one.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    open: Mutex<Option<Index>>,
-    upto: AtomicU64,
-    ready: AtomicBool,
-    damaged: Counter,
-    /// Found by a query, to be seen to by the index thread.
-    broken: Mutex<Option<Fault>>,
-    last_fault: Mutex<Option<Fault>>,
-}
-
-impl Slot {
-    /// What the index answers, and up to which position it knows; `None` where there is no index to answer.
-    pub(super) fn ask<T>(&self, question: impl FnOnce(&Index) -> Result<T, Fault>) -> Option<(T, Position)> {
-        let index = lock(&self.open).clone()?;
-        // Before asking: what is added meanwhile may be answered twice, but nothing is left out.
-        let upto = Position(self.upto.load(Ordering::Acquire));
-        match question(&index) {
-            Ok(answer) => Some((answer, upto)),
-            Err(fault) => {
-                self.is_broken(fault);
-                None
-            }
-        }
-    }
-
-    /// Notes that the index is wrong.
-    pub(super) fn is_broken(&self, fault: Fault) {
-        *lock(&self.open) = None;
-        *lock(&self.broken) = Some(fault);
-    }
-
-    pub(super) fn health(&self) -> IndexHealth {
-        IndexHealth {
-            ready: self.ready.load(Ordering::Relaxed),
-            upto: Position(self.upto.load(Ordering::Relaxed)),
-            damaged: self.damaged.get(),
-            fault: lock(&self.last_fault).clone(),
-        }
-    }
-
-    fn put(&self, index: Option<Index>, upto: Position) {
-        self.ready.store(false, Ordering::Relaxed);
-        *lock(&self.broken) = None;
-        self.upto.store(upto.0, Ordering::Release);
-        *lock(&self.open) = index;
-    }
-}
 
 /// Why the index thread begins anew.
 enum Renew {
@@ -299,10 +236,6 @@ fn sync_files(folder: &Path) -> std::io::Result<()> {
         }
     }
     sync_folder(folder)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 use serde::{Deserialize, Serialize};
 
 mod calendar;
+mod command;
 mod complaint;
 mod error;
 mod evidence;
@@ -31,6 +32,7 @@ mod index;
 mod indexer;
 mod journal;
 mod judged;
+mod kept;
 mod open;
 mod options;
 mod outbox;
@@ -42,6 +44,7 @@ mod reserve;
 mod retention;
 mod segment;
 mod shared;
+mod slot;
 mod state;
 mod thread;
 
@@ -61,10 +64,11 @@ pub use error::StoreError;
 pub use evidence::{Evidence, evidence_folder};
 pub use handle::{Arrival, Pending, RecordRequest, StoreHandle};
 pub use history::{MAX_LIMIT, Query, Reader};
-pub use indexer::IndexHealth;
+pub(crate) use open::holder;
 pub use open::{Store, StoreThread};
 pub use options::Options;
 pub use shared::Health;
+pub use slot::IndexHealth;
 
 /// The store's folder of segments.
 const JOURNAL_FOLDER: &str = "journal";

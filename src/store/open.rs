@@ -2,8 +2,6 @@
 //!
 //! Not here: what the threads do (`thread`, `index`, `retention`).
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 
+use super::command::Command;
 use super::evidence_thread::write_evidence;
 use super::handle::StoreHandle;
 use super::indexer::Indexer;
@@ -18,9 +17,10 @@ use super::journal::{Disk, Journal, Medium};
 use super::recovery::recover;
 use super::retention::{Limits, Retention};
 use super::shared::{Bounds, Shared};
-use super::thread::{Command, Writer};
+use super::thread::Writer;
 use super::{JOURNAL_FOLDER, Options, StoreError, evidence};
 use crate::durable;
+use crate::lockfile::{Holder, LockError, LockFile};
 
 const LOCK: &str = "lock";
 /// How long dropping an open store may take.
@@ -36,7 +36,7 @@ pub struct StoreThread {
     handle: StoreHandle,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
     others: Vec<JoinHandle<()>>,
-    _lock: File,
+    _lock: LockFile,
 }
 
 impl Store {
@@ -149,26 +149,15 @@ fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 }
 
 /// Takes the store for this process, until the file is closed.
-fn take_lock(store: &Path) -> Result<File, StoreError> {
+fn take_lock(store: &Path) -> Result<LockFile, StoreError> {
     let path = store.join(LOCK);
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = file.map_err(unusable(&path))?;
-    match file.try_lock() {
-        Ok(()) => {
-            let pid = format!("{}\n", std::process::id());
-            // Only told to people; a full disk must not keep the store from opening.
-            let _best_effort = file.set_len(0).and_then(|()| file.write_all(pid.as_bytes()));
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _may_be_unreadable = file.read_to_string(&mut pid);
-            let holder = match pid.trim().parse::<u32>() {
-                Ok(pid) => format!("process {pid}"),
-                Err(_) => "another process".to_owned(),
-            };
-            Err(StoreError::Locked { path: store.to_owned(), holder })
-        }
-        Err(TryLockError::Error(source)) => Err(StoreError::Unusable { path, source }),
-    }
+    LockFile::take(&path).map_err(|error| match error {
+        LockError::Held(holder) => StoreError::Locked { path: store.to_owned(), holder: holder.to_string() },
+        LockError::Io(source) => StoreError::Unusable { path, source },
+    })
+}
+
+/// The process that has the store in the folder `path` open, if one has.
+pub(crate) fn holder(path: &Path) -> Option<Holder> {
+    LockFile::holder(&path.join(LOCK))
 }

@@ -4,7 +4,8 @@
 //! is believed. A torn tail, which a crash leaves, is cut off. Damage to what was promised durable, such as what the disk
 //! cannot read, is reported and the rest kept. Not here: the index, evidence (`thread` brings both in line).
 
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use tracing::{error, info, warn};
@@ -12,9 +13,13 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::journal::Medium;
-use super::record::{Record, SegmentHeader};
+use super::record::{Record, SegmentHeader, position_of};
 use super::segment::{self, Scanner, Step};
 use super::state::State;
+use crate::frame::CameraId;
+
+/// No verdict's record is smaller.
+const SMALLEST_VERDICT: u64 = 256;
 
 /// What a journal's files add up to.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ struct Contents {
     damaged: u64,
     /// Where a tail begins that was never promised.
     torn: Option<u64>,
+    /// How many verdicts at most are lost in damage after the last one that can be read.
+    lost_at_end: u64,
 }
 
 impl Contents {
@@ -80,9 +87,10 @@ pub(super) fn recover(folder: &Path, medium: &mut dyn Medium) -> Result<Recovere
     })
 }
 
-/// Adds up segments, oldest first.
+/// Adds up segments, oldest first. No sequence is given again that a lost verdict may have had.
 fn fold(segments: &[Contents]) -> State {
     let mut state = State::default();
+    let mut lost = Lost::default();
     for (at, contents) in segments.iter().enumerate() {
         if contents.damaged > 0 {
             let (segment, places) = (contents.number, contents.damaged);
@@ -93,11 +101,54 @@ fn fold(segments: &[Contents]) -> State {
         for record in &contents.records {
             match record {
                 Record::Verdict { position, .. } if end.is_some_and(|end| *position >= end) => {}
-                _ => state.apply(record),
+                _ => {
+                    lost.notice(record, &state);
+                    state.apply(record);
+                }
             }
         }
     }
+    lost.after_all(segments.last().map_or(0, |newest| newest.lost_at_end));
+    for (camera, last) in &mut state.checkpoint.sequences {
+        let most = lost.of(camera);
+        if most > 0 {
+            warn!(%camera, last, most, "verdicts may be lost in the damage; their numbers are passed over");
+            *last += most;
+        }
+    }
     state
+}
+
+/// How many verdicts at most are lost since the last one of each camera.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Since the last checkpoint.
+    all: u64,
+    /// What `all` was at the camera's last verdict.
+    before: BTreeMap<CameraId, u64>,
+}
+
+impl Lost {
+    /// Notices `record`, which follows on `state`.
+    fn notice(&mut self, record: &Record, state: &State) {
+        match record {
+            // Whoever wrote it knew of all before.
+            Record::Checkpoint(_) => *self = Self::default(),
+            Record::Verdict { position, verdict, .. } => {
+                self.all += position.0.saturating_sub(state.checkpoint.tip.0 + 1);
+                self.before.insert(verdict.camera().clone(), self.all);
+            }
+            Record::Accepted { .. } | Record::Published { .. } => {}
+        }
+    }
+
+    fn after_all(&mut self, lost: u64) {
+        self.all += lost;
+    }
+
+    fn of(&self, camera: &CameraId) -> u64 {
+        self.all - self.before.get(camera).copied().unwrap_or(0)
+    }
 }
 
 /// Reads segment `number`. Only in the last one can there be a tail that was never promised.
@@ -108,14 +159,25 @@ fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreErr
     let mut gaps = Vec::new();
     let mut promised = 0;
     let mut unreadable = 0;
+    // A file that the disk does not even open looks empty.
+    let mut bad_bytes = if header.is_none() { length(folder, number) } else { 0 };
     loop {
         match scanner.next()? {
             Step::Record { offset, durable, payload } => {
                 promised = durable;
+                if position_of(&payload).is_some() {
+                    bad_bytes = 0;
+                }
                 found.push((offset, payload));
             }
-            Step::Damage { unreadable: true, .. } => unreadable += 1,
-            Step::Damage { from, .. } => gaps.push(from),
+            Step::Damage { from, to, unreadable: damage } => {
+                bad_bytes += to - from;
+                if damage {
+                    unreadable += 1;
+                } else {
+                    gaps.push(from);
+                }
+            }
             Step::Tail { from } => {
                 gaps.push(from);
                 break;
@@ -140,7 +202,12 @@ fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreErr
             }
         }
     }
-    Ok(Contents { number, header, records, damaged, torn })
+    let lost_at_end = if damaged > 0 { bad_bytes.div_ceil(SMALLEST_VERDICT) } else { 0 };
+    Ok(Contents { number, header, records, damaged, torn, lost_at_end })
+}
+
+fn length(folder: &Path, number: u64) -> u64 {
+    fs::metadata(segment::path(folder, number)).map_or(0, |metadata| metadata.len())
 }
 
 fn cut(folder: &Path, number: u64, at: u64) -> Result<(), StoreError> {
@@ -155,4 +222,24 @@ fn cut(folder: &Path, number: u64, at: u64) -> Result<(), StoreError> {
     let bytes = cut().map_err(StoreError::file("cut", &path))?;
     warn!(segment = number, bytes, "a torn end of the journal was cut off; nothing in it had been promised");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Position;
+    use super::super::record::RECORD_HEADER;
+    use super::*;
+    use crate::verdict::tests::judgement;
+    use crate::verdict::{Judgement, Outcome, Reason, Verdict};
+
+    #[test]
+    fn no_verdict_is_smaller_than_the_smallest() {
+        let outcome = Outcome::Uninspected { reason: Reason::Deadline, detail: String::new() };
+        let judgement = Judgement { outcome, ..judgement("a", 0.0) };
+        let (box_name, evidence) = ("b".into(), None);
+        let verdict = Verdict { id: Uuid::now_v7(), box_name, sequence: 1, judgement, evidence };
+        let record = Record::Verdict { position: Position(1), ticket: None, verdict: Box::new(verdict) };
+        let bytes = RECORD_HEADER + record.encode().len();
+        assert!(bytes as u64 >= SMALLEST_VERDICT, "{bytes}");
+    }
 }

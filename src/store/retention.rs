@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +25,7 @@ use super::segment::{self, sync_folder};
 use super::shared::{Shared, free_bytes};
 use super::{JOURNAL_FOLDER, Options, Position, StoreError};
 use crate::frame::{CameraId, FileKey};
-use crate::telemetry::{Counter, chain};
+use crate::telemetry::chain;
 
 /// How often age and bytes are looked at.
 const TIDY: Duration = Duration::from_secs(60);
@@ -41,26 +40,6 @@ const REMEMBERED_AHEAD: u64 = 4 << 20;
 
 /// Judged files by camera.
 type Files = BTreeMap<CameraId, Vec<FileKey>>;
-
-/// What retention has done and knows.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// Bytes of all evidence, about.
-    evidence_bytes: AtomicI64,
-    pub(super) deleted_evidence: Counter,
-    pub(super) deleted_segments: Counter,
-}
-
-impl Kept {
-    /// Counts evidence that was written or, if negative, deleted.
-    pub(super) fn add_evidence(&self, bytes: i64) {
-        self.evidence_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn evidence_bytes(&self) -> u64 {
-        self.evidence_bytes.load(Ordering::Relaxed).max(0).cast_unsigned()
-    }
-}
 
 /// The limits that are kept to.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use super::command::{Command, Noted, Reply};
 use super::evidence::{self, Evidence};
 use super::evidence_thread::{Claim, Done, Job};
-use super::handle::{Noted, Reply};
 use super::journal::{Journal, is_full};
 use super::record::{Accepted, MAX_RECORD, Record};
 use super::shared::{Lost, Shared};
@@ -31,23 +31,6 @@ const IDLE: Duration = Duration::from_secs(1);
 const EVIDENCE_WAIT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-
-/// What the store thread is asked to do.
-pub(super) enum Command {
-    Accept {
-        ticket: Ticket,
-        accepted: Box<Accepted>,
-        noted: Noted,
-    },
-    Record {
-        judgement: Box<Judgement>,
-        evidence: Option<Evidence>,
-        ticket: Option<Ticket>,
-        reply: Reply,
-    },
-    /// Wakes the thread, which sees by itself that it is time to close, should this find no room.
-    Close,
-}
 
 /// Who is told once a record is durable.
 enum Answer {

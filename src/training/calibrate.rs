@@ -9,11 +9,10 @@ use candle_core::Device;
 
 use super::error::TrainingError;
 use super::pictures::see;
-use super::session::grid;
 use super::threshold::{self, ThresholdError};
 use crate::efficientad::maps::{self, QuantilePair};
 use crate::efficientad::{
-    CalibratedModel, Calibration, Look, MapQuantiles, Networks, Spread, TrainedModel, input,
+    Architecture, CalibratedModel, Calibration, Look, MapQuantiles, Networks, Spread, TrainedModel, input,
 };
 use crate::frame::Size;
 use crate::imaging::{self, Appearance, Grid, Mask, Resizer, Seen, Sight};
@@ -81,6 +80,12 @@ fn raw_maps(
     })
 }
 
+/// The cells of the networks' maps.
+pub(super) fn grid(architecture: &Architecture) -> Grid {
+    let [rows, columns] = architecture.map_size();
+    Grid { rows, columns, padding: Architecture::MAP_PADDING }
+}
+
 /// Over all visible pixels of all maps, as the paper has it.
 fn quantiles(all: &[RawMaps], grid: Grid) -> Option<MapQuantiles> {
     let hidden: Vec<_> =
@@ -139,7 +144,7 @@ fn score(maps: &RawMaps, quantiles: MapQuantiles, grid: Grid) -> Option<f32> {
 mod tests {
     use super::*;
     use crate::detector::untrained;
-    use crate::efficientad::{Architecture, PdnSize};
+    use crate::efficientad::PdnSize;
 
     #[test]
     fn whoever_watches_may_end_it_before_the_next_picture() {

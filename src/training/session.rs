@@ -12,7 +12,7 @@ use candle_core::Device;
 use rand::RngCore;
 
 use super::augment::{self, Jitter};
-use super::calibrate::calibrate;
+use super::calibrate::{calibrate, grid};
 use super::checkpoint::{self, CheckpointError, Plan};
 use super::dataset::{Normals, picture_set};
 use super::error::TrainingError;
@@ -26,7 +26,7 @@ use super::trainer::{StepPictures, Trainer};
 use crate::efficientad::{
     Architecture, CalibratedModel, PictureSet, TrainedModel, TrainingRecord, Weights, initialise,
 };
-use crate::imaging::{Grid, Mask, Sight};
+use crate::imaging::{Mask, Sight};
 use crate::shutdown::Shutdown;
 
 /// What a training learns from.
@@ -228,12 +228,6 @@ impl Masks {
         self.last = visible.clone().map(|visible| (mask.clone(), visible));
         Ok(visible)
     }
-}
-
-/// The cells of the networks' maps.
-pub(super) fn grid(architecture: &Architecture) -> Grid {
-    let [rows, columns] = architecture.map_size();
-    Grid { rows, columns, padding: Architecture::MAP_PADDING }
 }
 
 impl Session {

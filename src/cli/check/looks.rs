@@ -1,7 +1,5 @@
 //! One look at each thing that `run` would need; none of them changes anything.
 
-use std::fs::{File, TryLockError};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,8 +25,6 @@ const FIRST_FRAME: Duration = Duration::from_secs(5);
 const ANY_INPUT: Size = Size::new(256, 256);
 const NO_PASSWORD: &str = "no password is at hand here, and the service may be given one: look with it by `systemd-run -P -p \
                            LoadCredential=mqtt-password:/etc/inspectord/mqtt-password inspectord check`";
-/// The file in the store's folder that the daemon holds locked.
-const LOCK: &str = "lock";
 
 /// Everything there is to look at, in the order in which it is needed.
 pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
@@ -38,7 +34,8 @@ pub(super) fn everything(settings: &Settings, origin: &str) -> Vec<Looked> {
     let mut looked = vec![Looked::new("settings", origin, State::Ok, summary)];
     looked.extend(settings.cameras.iter().map(|camera| model(camera, settings)));
     looked.extend(cards(&settings.inference));
-    let daemon = running(&settings.store.path);
+    let daemon =
+        store::holder(&settings.store.path).map(|holder| format!("the daemon that is running ({holder})"));
     looked.push(store(&settings.store, daemon.as_deref()));
     if settings.retrain.enabled {
         looked.push(learning(settings));
@@ -126,20 +123,6 @@ fn cards(options: &detector::Options) -> Vec<Looked> {
         Looked::new("card", &format!("cuda:{}", card.ordinal), state, format!("{what}; {use_of_it}"))
     };
     cards.into_iter().map(look).collect()
-}
-
-/// The process that holds the store, if one does.
-fn running(store: &Path) -> Option<String> {
-    let mut lock = File::open(store.join(LOCK)).ok()?;
-    // Only asking takes the lock, for an instant; closing the file gives it back.
-    match lock.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _may_be_unreadable = lock.read_to_string(&mut pid);
-            Some(format!("the daemon that is running (process {})", pid.trim()))
-        }
-        _ => None,
-    }
 }
 
 fn store(options: &store::Options, daemon: Option<&str>) -> Looked {

@@ -11,6 +11,7 @@ mod direct;
 mod multiply;
 mod network;
 pub(super) mod peak;
+mod plan;
 mod pool;
 mod resize;
 mod shared;
@@ -26,9 +27,9 @@ use std::sync::Arc;
 
 use self::network::Network;
 pub use self::network::Step;
+use self::plan::Plan;
 use self::pool::Pool;
 pub(crate) use self::simd::Isa;
-use self::stage::Plan;
 use super::{AnomalyMap, Inspector, InspectorError, check_inputs};
 use crate::efficientad::{CalibratedModel, MapQuantiles};
 use crate::frame::{Picture, Size};

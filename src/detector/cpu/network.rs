@@ -7,11 +7,12 @@
 use super::super::filters::Filters;
 use super::canvas::{self, Canvas};
 use super::direct::{Direct, distances};
+use super::plan::Plan;
 use super::pool::Pool;
 use super::resize::Resize;
 use super::simd::Block;
 use super::sink::{Sink, Then};
-use super::stage::{Plan, Stage};
+use super::stage::Stage;
 use super::tensor::{Layout, Tensor};
 use super::winograd::{self, Spec, Winograd};
 use crate::efficientad::CalibratedModel;

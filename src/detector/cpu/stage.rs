@@ -2,18 +2,12 @@
 
 use super::super::filters::Filters;
 use super::direct::{Direct, Source, distances};
+use super::plan::Plan;
 use super::pool::Pool;
-use super::simd::{Block, Isa};
+use super::simd::Block;
 use super::sink::{Sink, Then};
 use super::tensor::{Layout, Tensor};
 use super::winograd::{self, Spec, Winograd};
-
-/// What all layers share: the instruction set and the number of threads they are planned for.
-#[derive(Clone, Copy)]
-pub(super) struct Plan {
-    pub(super) isa: Isa,
-    pub(super) threads: usize,
-}
 
 enum Convolution {
     Winograd(Winograd),
