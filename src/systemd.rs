@@ -3,12 +3,18 @@
 //! The watchdog is to be fed by whoever sees the lines make progress, never by a timer of its own: a daemon that hangs
 //! is to be restarted. Not here: judging that progress (`pipeline`), the unit itself (`systemd/inspectord.service`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
+use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
+
+/// How often more time is asked for while the daemon starts; a third of what is asked for.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// A disk that reads a damaged journal for longer than this is given up.
+const LONGEST_START: Duration = Duration::from_secs(1800);
 
 /// The service manager, if there is one.
 #[derive(Debug, Clone)]
@@ -20,6 +26,23 @@ impl Systemd {
     /// What the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`.
     pub fn from_environment() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) }
+    }
+
+    /// Does `work`, which belongs to the start, and for half an hour has nobody take its length for a fault.
+    pub fn patiently<T>(&self, work: impl FnOnce() -> T) -> T {
+        let over = Shutdown::new();
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let ask = || {
+                while !over.sleep(ASK_EVERY) && began.elapsed() < LONGEST_START {
+                    self.tell(&[extension(3 * ASK_EVERY)]);
+                }
+            };
+            // Without it the start must be over in time, as most are.
+            let _asking = std::thread::Builder::new().name("starting".into()).spawn_scoped(scope, ask);
+            let _ends = Requested(&over);
+            work()
+        })
     }
 
     /// The daemon is ready: its cameras' lines run and it listens for triggers.
@@ -47,8 +70,7 @@ impl Systemd {
 
     /// The daemon is stopping and may take `longest` to bring its work to an end.
     pub fn stopping(&self, longest: Duration) {
-        let microseconds = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-        self.tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(microseconds)]);
+        self.tell(&[NotifyState::Stopping, extension(longest)]);
     }
 
     fn tell(&self, state: &[NotifyState<'_>]) {
@@ -56,6 +78,19 @@ impl Systemd {
         if let Err(e) = sd_notify::notify(state) {
             warn!(error = %chain(&e), "the service manager cannot be told");
         }
+    }
+}
+
+fn extension(time: Duration) -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
+}
+
+/// Requests when it is dropped, also by a panic.
+struct Requested<'a>(&'a Shutdown);
+
+impl Drop for Requested<'_> {
+    fn drop(&mut self) {
+        self.0.request();
     }
 }
 
@@ -77,6 +112,14 @@ mod tests {
         systemd.feed();
         systemd.status("one\ntwo");
         systemd.stopping(Duration::from_secs(10));
+        assert_eq!(systemd.patiently(|| 7), 7);
+    }
+
+    #[test]
+    fn a_start_that_panics_ends() {
+        let systemd = Systemd { watchdog: None };
+        let ended = std::panic::catch_unwind(|| systemd.patiently(|| panic!("at once")));
+        assert!(ended.is_err());
     }
 
     #[test]

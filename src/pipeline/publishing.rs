@@ -213,6 +213,7 @@ fn troubles(store: &store::Health) -> Vec<String> {
         ),
         (&store.undated, "nothing is deleted for its age"),
         (&store.unread, "recorded verdicts cannot be read to be published"),
+        (&store.gaps, "recorded verdicts were not published"),
     ];
     let tell = |(trouble, what): &(&Option<store::Failing>, &str)| {
         let store::Failing { since, error } = trouble.as_ref()?;

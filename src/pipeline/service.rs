@@ -88,7 +88,9 @@ impl Service {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).thread_name("broker");
         let runtime = runtime::build(runtime).map_err(ServiceError::Thread)?;
-        let (handle, store_thread) = Store::open(&store, &box_name)?;
+        let systemd = Systemd::from_environment();
+        // A disk that is failing takes long to say what it cannot read.
+        let (handle, store_thread) = systemd.patiently(|| Store::open(&store, &box_name))?;
         let (replayed_in, replayed) = mpsc::channel(REPLAYED);
         let (replies_in, replies) = mpsc::channel(REPLIES);
         let counters = Arc::new(publish::Counters::default());
@@ -119,7 +121,6 @@ impl Service {
             .transpose()
             .inspect_err(|_| pipeline.stop())
             .map_err(ServiceError::Thread)?;
-        let systemd = Systemd::from_environment();
         let progress = Progress::new();
         Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd, progress })
     }

@@ -21,10 +21,10 @@ use super::*;
 use crate::delivery::Delivery;
 use crate::verdict::{Trigger, Verdict};
 
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// A store with `count` verdicts of two cameras, closed.
-fn store_of(folder: &Path, count: usize) -> Vec<Verdict> {
+pub(super) fn store_of(folder: &Path, count: usize) -> Vec<Verdict> {
     let (handle, thread) = Store::open(&options(folder), "box").unwrap();
     let cameras = ["top", "side"];
     let pending: Vec<_> = (0..count).map(|n| handle.record(request(cameras[n % 2], 0.1))).collect();
@@ -33,7 +33,7 @@ fn store_of(folder: &Path, count: usize) -> Vec<Verdict> {
     verdicts
 }
 
-fn reopen(folder: &Path) -> (Vec<Verdict>, Health) {
+pub(super) fn reopen(folder: &Path) -> (Vec<Verdict>, Health) {
     let (handle, thread) = Store::open(&options(folder), "box").unwrap();
     let verdicts = handle.outbox(Position::START, 10_000).unwrap();
     let health = handle.health();
@@ -283,58 +283,6 @@ fn what_a_killed_program_left_in_memory_is_on_disk_before_it_is_believed() {
     let _off = thread.close(Duration::ZERO);
     let (kept, _) = reopen(folder.path());
     assert_eq!(kept, [believed[0].clone(), believed[1].clone(), third]);
-}
-
-#[test]
-fn what_the_disk_cannot_read_of_the_journal_costs_only_that() {
-    let folder = tempfile::tempdir().unwrap();
-    let verdicts: Vec<_> = (0..3).flat_map(|_| store_of(folder.path(), 40)).collect();
-    let journal = folder.path().join("store/journal");
-    // All of the second segment, and the start of the newest with its header.
-    simulated::make_unreadable(&segment::path(&journal, 2), 0..1 << 20);
-    simulated::make_unreadable(&segment::path(&journal, 3), 0..1);
-    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
-    assert!(handle.health().damaged >= 2);
-    let kept: Vec<_> =
-        handle.outbox(Position::START, 1000).unwrap().into_iter().map(|(_, verdict)| verdict).collect();
-    assert_eq!(kept[..40], verdicts[..40]);
-    assert!(kept.len() > 50 && kept.ends_with(&verdicts[110..]), "{} are kept", kept.len());
-    let next = handle.record(request("top", 0.1)).wait().unwrap();
-    assert_eq!(next.sequence, 61);
-    assert!(!handle.history(&Query::default()).unwrap().is_empty());
-    thread.close(SOON).unwrap();
-}
-
-/// What was published from there stays true: `sequence` names one part.
-#[test]
-fn a_number_that_a_lost_verdict_may_have_had_is_not_given_again() {
-    let unreadable = |of: &dyn Fn(u64) -> std::ops::Range<u64>| {
-        let folder = tempfile::tempdir().unwrap();
-        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
-        for camera in ["side", "top"] {
-            let pending: Vec<_> = (0..40).map(|_| handle.record(request(camera, 0.1))).collect();
-            pending.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
-        }
-        thread.close(SOON).unwrap();
-        let path = segment::path(&folder.path().join("store/journal"), 1);
-        simulated::make_unreadable(&path, of(fs::metadata(&path).unwrap().len()));
-        let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
-        assert!(handle.health().damaged > 0);
-        let kept = handle.outbox(Position::START, 1000).unwrap().len();
-        let next = |camera| handle.record(request(camera, 0.1)).wait().unwrap().sequence;
-        let next = [next("side"), next("top")];
-        thread.close(SOON).unwrap();
-        assert!((1..80).contains(&kept), "{kept} are kept");
-        next
-    };
-    // Parts of the side alone, all before the last of the top: their number is known.
-    assert_eq!(unreadable(&|_| 8192..12288), [41, 41]);
-    // The end: their number can be bounded.
-    let [side, top] = unreadable(&|length| length - 4096..length);
-    assert!((41..=41 + 33).contains(&side) && (41..=41 + 33).contains(&top), "{side} {top}");
-    // The last of the side and what follows.
-    let [side, top] = unreadable(&|length| length / 2 - 8192..length);
-    assert!((41..200).contains(&side) && side > top.min(41), "{side} {top}");
 }
 
 #[test]

@@ -59,6 +59,11 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk cannot read what was recorded.
+    #[error(
+        "the disk cannot read recorded verdicts; it is asked again, for two minutes: look at the disk (smartctl), and copy the store"
+    )]
+    Unreadable,
     /// The operating system gives no more threads.
     #[error("the operating system refuses the store another thread; raise TasksMax or stop other programs")]
     Thread(#[source] io::Error),

@@ -169,9 +169,9 @@ impl Indexer {
         let newest = self.shared.outbox.newest();
         let mut batch = Vec::new();
         while batch.len() < BATCH && cursor.wants() <= newest {
-            match cursor.next() {
-                Ok(Some(found)) if found.position <= newest => batch.push(found),
-                Ok(_) => break,
+            match cursor.next_upto(newest) {
+                Ok(Some(found)) => batch.push(found),
+                Ok(None) => break,
                 Err(error) => {
                     warn!(error = %chain(&error), "the journal cannot be read for the index; it is tried again");
                     break;

@@ -43,10 +43,16 @@ impl Medium for Disk {
     }
 
     fn settle(&mut self, path: &Path) -> io::Result<()> {
-        match File::open(path)?.sync_all() {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            // Nothing of it is going to be believed.
+            Err(error) if segment::is_unreadable(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match file.sync_all() {
             Ok(()) => Ok(()),
             // Asked again, the kernel would call it a success. What it still has in memory is written anew.
-            Err(_) => durable::replace(path, &fs::read(path)?),
+            Err(_) => durable::replace(path, &segment::all_that_can_be_read(path)?),
         }
     }
 }

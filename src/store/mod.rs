@@ -51,6 +51,8 @@ mod thread;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod index_tests;
 #[cfg(test)]
 mod retention_tests;

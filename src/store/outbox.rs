@@ -6,19 +6,29 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tracing::error;
 use uuid::Uuid;
 
+use super::complaint::{Complaint, Failing};
 use super::reader::{Cursor, Journal};
+use super::state::State;
 use super::{Position, StoreError};
+use crate::telemetry::Counter;
 use crate::verdict::Verdict;
 
 /// About how many bytes of recent verdicts are kept in memory.
 const TAIL_BYTES: usize = 16 << 20;
 /// The most verdicts that one call reads.
 const MAX_READ: usize = 10_000;
+/// How long a disk that cannot read what is to be sent is asked again, before the rest is sent without it.
+#[cfg(not(test))]
+const GIVE_UP: Duration = Duration::from_secs(120);
+#[cfg(test)]
+const GIVE_UP: Duration = Duration::from_millis(20);
 
 /// What is recorded and may still have to be sent.
 #[derive(Debug)]
@@ -29,6 +39,13 @@ pub(super) struct Outbox {
     journal: Journal,
     tip: watch::Sender<Position>,
     published: AtomicU64,
+    /// From the newest verdict that could be read at the start to the tip of then lies what was lost in damage.
+    lost: (Position, Position),
+    /// Where the disk cannot read a verdict that is to be sent, and since when.
+    stuck: Mutex<Option<(Position, Instant)>>,
+    /// At most so many verdicts could not be read, and so were not sent, since the start.
+    unsent: Counter,
+    gaps: Complaint<()>,
 }
 
 #[derive(Debug, Default)]
@@ -38,14 +55,19 @@ struct Tail {
 }
 
 impl Outbox {
-    /// The outbox over `journal`, whose newest verdict has position `tip`.
-    pub(super) fn new(journal: Journal, tip: Position, published: Position) -> Self {
+    /// The outbox over `journal`, which adds up to `state`.
+    pub(super) fn new(journal: Journal, state: &State) -> Self {
+        let (tip, published) = (state.checkpoint.tip, state.checkpoint.published);
         Self {
             tail: Mutex::default(),
             cursor: Mutex::default(),
             journal,
             tip: watch::Sender::new(tip),
             published: AtomicU64::new(published.0),
+            lost: (state.last, tip),
+            stuck: Mutex::default(),
+            unsent: Counter::default(),
+            gaps: Complaint::default(),
         }
     }
 
@@ -85,13 +107,52 @@ impl Outbox {
         };
         let mut verdicts = Vec::new();
         while verdicts.len() < limit && cursor.wants() <= tip {
-            match cursor.next()? {
-                Some(found) if found.position <= tip => verdicts.push((found.position, found.verdict)),
-                _ => break,
+            let Some(found) = cursor.next_upto(tip)? else { break };
+            if let Some(damage) = cursor.take_damage() {
+                // Without the cursor, so that the disk is asked anew.
+                if damage.unreadable && self.is_to_be_asked_again(damage.from) {
+                    return if verdicts.is_empty() { Err(StoreError::Unreadable) } else { Ok(verdicts) };
+                }
+                self.passed_over(damage.from, found.position);
             }
+            verdicts.push((found.position, found.verdict));
         }
         *held = Some(cursor);
         Ok(verdicts)
+    }
+
+    /// Whether a disk that cannot read what begins at `from` may yet do so.
+    fn is_to_be_asked_again(&self, from: Position) -> bool {
+        let mut stuck = lock(&self.stuck);
+        match *stuck {
+            Some((at, since)) if at == from && since.elapsed() >= GIVE_UP => false,
+            Some((at, _)) if at == from => true,
+            _ => {
+                *stuck = Some((from, Instant::now()));
+                true
+            }
+        }
+    }
+
+    /// Verdicts from `from` to before `to` are not sent.
+    fn passed_over(&self, from: Position, to: Position) {
+        *lock(&self.stuck) = None;
+        let verdicts = to.0 - from.0;
+        if verdicts > 0 {
+            self.unsent.add(verdicts);
+            error!(at_most = verdicts, from = from.0, "verdicts that the disk has lost cannot be published");
+            self.gaps.set((), "the disk has lost them; the log says how many");
+        }
+    }
+
+    /// How many verdicts at most could not be read, and so were not sent, since the start.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.get()
+    }
+
+    /// Set once there are any.
+    pub(super) fn gaps(&self) -> Option<Failing> {
+        self.gaps.get()
     }
 
     fn read_tail(&self, after: Position, limit: usize) -> Option<Vec<(Position, Verdict)>> {
@@ -115,6 +176,8 @@ impl Outbox {
 
     /// Notes that everything up to `upto` was acknowledged; never goes back, never beyond what exists.
     pub(super) fn acknowledge(&self, upto: Position) {
+        let (last, tip) = self.lost;
+        let upto = if (last..tip).contains(&upto) { tip } else { upto };
         self.published.fetch_max(upto.min(self.newest()).0, Ordering::Relaxed);
     }
 

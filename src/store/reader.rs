@@ -4,8 +4,10 @@
 //! over or are deleted meanwhile. Runs on its caller's thread. Not here: the index (`index`), writing (`journal`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -19,6 +21,11 @@ use crate::verdict::Verdict;
 
 /// Stands for when a segment was begun where its header is damaged.
 const UNKNOWN: i64 = i64::MIN;
+/// How long a segment that the disk could not read is taken for unreadable.
+#[cfg(not(test))]
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+#[cfg(test)]
+const LOOK_AGAIN: Duration = Duration::ZERO;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +64,16 @@ impl Segment {
 pub(super) struct Journal {
     folder: PathBuf,
     /// Headers never change once a segment has its name.
-    known: Arc<Mutex<BTreeMap<u64, Option<Segment>>>>,
+    known: Arc<Mutex<BTreeMap<u64, Known>>>,
+}
+
+/// What a look at a segment brought.
+#[derive(Debug, Clone)]
+struct Known {
+    /// `None` where nothing can be read.
+    segment: Option<Segment>,
+    /// When it is looked at again, where the disk could not read all of it.
+    again: Option<Instant>,
 }
 
 impl Journal {
@@ -69,44 +85,48 @@ impl Journal {
     /// Its segments, oldest first, without those in which nothing can be read.
     pub(super) fn segments(&self) -> Result<Vec<Segment>, StoreError> {
         let numbers = segment::list(&self.folder)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|number, _| numbers.binary_search(number).is_ok());
+        let mut segments = self.known().clone();
+        let now = Instant::now();
+        segments.retain(|number, known| {
+            numbers.binary_search(number).is_ok() && known.again.is_none_or(|again| now < again)
+        });
         for number in &numbers {
-            if known.contains_key(number) {
+            if segments.contains_key(number) {
                 continue;
             }
+            // Without holding up others: a sick disk takes its time.
             match self.look_at(*number) {
-                Ok(segment) => drop(known.insert(*number, segment)),
+                Ok(known) => {
+                    self.known().insert(*number, known.clone());
+                    segments.insert(*number, known);
+                }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(known.values().flatten().cloned().collect())
+        self.known().retain(|number, _| numbers.binary_search(number).is_ok());
+        Ok(segments.into_values().filter_map(|known| known.segment).collect())
     }
 
-    fn look_at(&self, number: u64) -> Result<Option<Segment>, StoreError> {
+    fn look_at(&self, number: u64) -> Result<Known, StoreError> {
         let mut scanner = Scanner::open(&self.folder, number)?;
-        let Some(header) = scanner.header().copied() else {
-            warn!(segment = number, "a journal segment has a damaged header");
-            return Ok(first_position(&mut scanner)?.map(|first| Segment {
-                number,
-                header: SegmentHeader { number, store: Uuid::nil(), first, created_ns: UNKNOWN },
-                before: None,
-            }));
-        };
-        let before = match scanner.next()? {
-            Step::Record { payload, .. } => match Record::decode(&payload) {
-                Ok(Record::Checkpoint(before)) => Some(before),
-                _ => None,
-            },
-            _ => None,
-        };
-        Ok(Some(Segment { number, header, before }))
+        let segment = look_through(&mut scanner, number)?;
+        let again = scanner.met_unreadable().then(|| Instant::now() + LOOK_AGAIN);
+        Ok(Known { segment, again })
+    }
+
+    /// Whether the disk could not read one of these segments when it was looked at.
+    fn is_unreadable(&self, numbers: Range<u64>) -> bool {
+        self.known().range(numbers).any(|(_, known)| known.again.is_some())
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads on from the verdict after `after`.
     pub(super) fn after(&self, after: Position) -> Cursor {
-        Cursor { journal: self.clone(), next: Position(after.0 + 1), current: None }
+        Cursor { journal: self.clone(), next: Position(after.0 + 1), current: None, damage: None, held: None }
     }
 
     /// The verdict at `location`, if one is there.
@@ -135,6 +155,26 @@ impl Journal {
         let start = segments.iter().rev().find(starts_before).or(segments.first());
         Ok(self.after(start.map_or(Position(0), |s| Position(s.header.first.0.saturating_sub(1)))))
     }
+}
+
+/// What segment `number` says of itself; `None` where nothing can be read.
+fn look_through(scanner: &mut Scanner, number: u64) -> Result<Option<Segment>, StoreError> {
+    let Some(header) = scanner.header().copied() else {
+        warn!(segment = number, "a journal segment has a damaged header");
+        return Ok(first_position(scanner)?.map(|first| Segment {
+            number,
+            header: SegmentHeader { number, store: Uuid::nil(), first, created_ns: UNKNOWN },
+            before: None,
+        }));
+    };
+    let before = match scanner.next()? {
+        Step::Record { payload, .. } => match Record::decode(&payload) {
+            Ok(Record::Checkpoint(before)) => Some(before),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(Some(Segment { number, header, before }))
 }
 
 fn first_position(scanner: &mut Scanner) -> Result<Option<Position>, StoreError> {
@@ -180,6 +220,19 @@ pub(super) struct Cursor {
     /// The least position that is wanted.
     next: Position,
     current: Option<Open>,
+    /// Damage that was met since the last verdict.
+    damage: Option<Damage>,
+    /// A verdict that was too new for whoever asked.
+    held: Option<Found>,
+}
+
+/// Damage between two verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// The first position that may be lost in it.
+    pub(super) from: Position,
+    /// Whether the disk says that it cannot read some of it.
+    pub(super) unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -197,6 +250,24 @@ impl Cursor {
         self.next
     }
 
+    /// The next verdict with a position up to `limit`, or `None` where there is none now.
+    pub(super) fn next_upto(&mut self, limit: Position) -> Result<Option<Found>, StoreError> {
+        let next = match self.held.take() {
+            Some(held) => Some(held),
+            None => self.next()?,
+        };
+        if next.as_ref().is_some_and(|found| found.position > limit) {
+            self.held = next;
+            return Ok(None);
+        }
+        Ok(next)
+    }
+
+    /// The damage that was met on the way to the verdict that came last.
+    pub(super) fn take_damage(&mut self) -> Option<Damage> {
+        self.damage.take()
+    }
+
     /// The next verdict, or `None` at the end of what is there now.
     pub(super) fn next(&mut self) -> Result<Option<Found>, StoreError> {
         loop {
@@ -206,13 +277,17 @@ impl Cursor {
             if let Some(found) = self.next_in_segment()? {
                 return Ok(Some(found));
             }
-            let Some(follower) = self.follower()? else { return Ok(None) };
+            let Some((follower, unreadable)) = self.follower()? else { return Ok(None) };
             // The segment may have grown before its follower was begun; now it is final.
             let end = follower.header.first;
             match self.next_in_segment()? {
                 Some(found) if found.position < end => return Ok(Some(found)),
-                _ => {
-                    self.next = self.next.max(end);
+                leftover => {
+                    // A leftover that was met moved it on.
+                    if leftover.is_some() {
+                        self.next = end;
+                    }
+                    self.skip_to(end, unreadable);
                     self.current = None;
                 }
             }
@@ -226,7 +301,8 @@ impl Cursor {
             let at = segments.iter().rposition(|s| s.header.first <= self.next).unwrap_or(0);
             let Some(segment) = segments.get(at) else { return Ok(false) };
             let end = segments.get(at + 1).map(|next| next.header.first);
-            self.next = self.next.max(segment.header.first);
+            let (first, number) = (segment.header.first, segment.number);
+            self.skip_to(first, self.journal.is_unreadable(number..number + 1));
             match Scanner::open(&self.journal.folder, segment.number) {
                 Ok(scanner) => {
                     self.current = Some(Open { number: segment.number, scanner, end });
@@ -254,16 +330,32 @@ impl Cursor {
                         return Ok(Some(found));
                     }
                 }
-                Step::Damage { from, to, .. } => {
+                Step::Damage { from, to, unreadable } => {
                     warn!(segment = *number, from, to, "damage in the journal is passed over");
+                    let damage = self.damage.get_or_insert(Damage { from: self.next, unreadable });
+                    damage.unreadable |= unreadable;
                 }
                 Step::Tail { .. } | Step::End => return Ok(None),
             }
         }
     }
 
-    fn follower(&self) -> Result<Option<Segment>, StoreError> {
+    /// The segment after the current one, and whether the disk could not read one between them or its start.
+    fn follower(&self) -> Result<Option<(Segment, bool)>, StoreError> {
         let Some(current) = &self.current else { return Ok(None) };
-        Ok(self.journal.segments()?.into_iter().find(|s| s.number > current.number))
+        let follower = self.journal.segments()?.into_iter().find(|s| s.number > current.number);
+        Ok(follower.map(|follower| {
+            let unreadable = self.journal.is_unreadable(current.number + 1..follower.number + 1);
+            (follower, unreadable)
+        }))
+    }
+
+    /// What lies before `first` is not there.
+    fn skip_to(&mut self, first: Position, unreadable: bool) {
+        if self.next < first {
+            let damage = self.damage.get_or_insert(Damage { from: self.next, unreadable });
+            damage.unreadable |= unreadable;
+            self.next = first;
+        }
     }
 }

@@ -108,11 +108,19 @@ pub(super) struct Checkpoint {
     pub(super) ticket: u64,
     /// Each camera's last sequence.
     pub(super) sequences: BTreeMap<CameraId, u64>,
+    /// What the last sequence of any other camera may have been, where that is lost in damage.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) unknown: u64,
     /// The latest `captured_at` of all verdicts so far.
     pub(super) latest: Option<Timestamp>,
     /// The messages that the newest triggers came in.
     #[serde(default, skip_serializing_if = "Deliveries::is_empty")]
     pub(super) deliveries: Deliveries,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// One journal entry.

@@ -2,7 +2,7 @@
 //!
 //! Runs once, before the store thread starts. What a killed program left in the kernel's memory is made durable before it
 //! is believed. A torn tail, which a crash leaves, is cut off. Damage to what was promised durable, such as what the disk
-//! cannot read, is reported and the rest kept. Not here: the index, evidence (`thread` brings both in line).
+//! cannot read, is reported and the rest kept. Not here: the index (`indexer`) and evidence (`open`), which follow.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -13,13 +13,15 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::journal::Medium;
-use super::record::{Record, SegmentHeader, position_of};
+use super::record::{Record, SegmentHeader};
 use super::segment::{self, Scanner, Step};
 use super::state::State;
 use crate::frame::CameraId;
 
 /// No verdict's record is smaller.
 const SMALLEST_VERDICT: u64 = 256;
+/// Four times as long as a segment is by default.
+const LONGEST: u64 = 64 << 20;
 
 /// What a journal's files add up to.
 #[derive(Debug)]
@@ -87,10 +89,10 @@ pub(super) fn recover(folder: &Path, medium: &mut dyn Medium) -> Result<Recovere
     })
 }
 
-/// Adds up segments, oldest first. No sequence is given again that a lost verdict may have had.
+/// Adds up segments, oldest first. No position and no sequence is given again that a lost verdict may have had.
 fn fold(segments: &[Contents]) -> State {
     let mut state = State::default();
-    let mut lost = Lost::default();
+    let mut gone = Gone::default();
     for (at, contents) in segments.iter().enumerate() {
         if contents.damaged > 0 {
             let (segment, places) = (contents.number, contents.damaged);
@@ -102,33 +104,29 @@ fn fold(segments: &[Contents]) -> State {
             match record {
                 Record::Verdict { position, .. } if end.is_some_and(|end| *position >= end) => {}
                 _ => {
-                    lost.notice(record, &state);
+                    gone.notice(record, &state);
                     state.apply(record);
                 }
             }
         }
+        gone.at_end += contents.lost_at_end;
     }
-    lost.after_all(segments.last().map_or(0, |newest| newest.lost_at_end));
-    for (camera, last) in &mut state.checkpoint.sequences {
-        let most = lost.of(camera);
-        if most > 0 {
-            warn!(%camera, last, most, "verdicts may be lost in the damage; their numbers are passed over");
-            *last += most;
-        }
-    }
+    gone.pass_over(&mut state);
     state
 }
 
-/// How many verdicts at most are lost since the last one of each camera.
+/// How many verdicts at most are gone in damage.
 #[derive(Debug, Default)]
-struct Lost {
+struct Gone {
     /// Since the last checkpoint.
     all: u64,
-    /// What `all` was at the camera's last verdict.
+    /// What `all` was at each camera's last verdict.
     before: BTreeMap<CameraId, u64>,
+    /// Since the last verdict.
+    at_end: u64,
 }
 
-impl Lost {
+impl Gone {
     /// Notices `record`, which follows on `state`.
     fn notice(&mut self, record: &Record, state: &State) {
         match record {
@@ -137,17 +135,29 @@ impl Lost {
             Record::Verdict { position, verdict, .. } => {
                 self.all += position.0.saturating_sub(state.checkpoint.tip.0 + 1);
                 self.before.insert(verdict.camera().clone(), self.all);
+                self.at_end = 0;
             }
             Record::Accepted { .. } | Record::Published { .. } => {}
         }
     }
 
-    fn after_all(&mut self, lost: u64) {
-        self.all += lost;
-    }
-
-    fn of(&self, camera: &CameraId) -> u64 {
-        self.all - self.before.get(camera).copied().unwrap_or(0)
+    fn pass_over(mut self, state: &mut State) {
+        let sum = &mut state.checkpoint;
+        self.at_end = self.at_end.max(sum.published.0.saturating_sub(sum.tip.0));
+        self.all += self.at_end;
+        // Nothing is left to be published of what can be read.
+        if sum.published >= sum.tip {
+            sum.published.0 = sum.tip.0 + self.at_end;
+        }
+        sum.tip.0 += self.at_end;
+        sum.unknown += self.all;
+        for (camera, last) in &mut sum.sequences {
+            let most = self.all - self.before.get(camera).copied().unwrap_or(0);
+            if most > 0 {
+                warn!(%camera, last, most, "verdicts may be lost in the damage; their numbers are passed over");
+                *last += most;
+            }
+        }
     }
 }
 
@@ -156,58 +166,70 @@ fn contents(folder: &Path, number: u64, last: bool) -> Result<Contents, StoreErr
     let mut scanner = Scanner::open(folder, number)?;
     let header = scanner.header().copied();
     let mut found = Vec::new();
-    let mut gaps = Vec::new();
+    let mut bad: Vec<Bad> = Vec::new();
     let mut promised = 0;
-    let mut unreadable = 0;
-    // A file that the disk does not even open looks empty.
-    let mut bad_bytes = if header.is_none() { length(folder, number) } else { 0 };
     loop {
         match scanner.next()? {
             Step::Record { offset, durable, payload } => {
                 promised = durable;
-                if position_of(&payload).is_some() {
-                    bad_bytes = 0;
-                }
                 found.push((offset, payload));
             }
-            Step::Damage { from, to, unreadable: damage } => {
-                bad_bytes += to - from;
-                if damage {
-                    unreadable += 1;
-                } else {
-                    gaps.push(from);
-                }
-            }
+            Step::Damage { from, to, unreadable } => bad.push(Bad { from, to, unreadable }),
             Step::Tail { from } => {
-                gaps.push(from);
+                bad.push(Bad { from, to: length(folder, number).max(from), unreadable: false });
                 break;
             }
             Step::End => break,
         }
     }
     // What follows such a gap was written after it, but nobody had been told yet that either is on disk.
-    let torn = gaps.iter().copied().find(|from| last && *from >= promised);
-    let mut damaged = gaps.iter().filter(|from| torn.is_none_or(|torn| **from < torn)).count() as u64;
-    damaged += unreadable + u64::from(header.is_none());
+    let is_torn = |bad: &&Bad| last && !bad.unreadable && bad.from >= promised;
+    let torn = bad.iter().find(is_torn).map(|bad| bad.from);
+    let kept = |at: u64| torn.is_none_or(|torn| at < torn);
+    found.retain(|(offset, _)| kept(*offset));
+    bad.retain(|bad| kept(bad.from));
     let mut records = Vec::new();
+    let mut newest = None;
     for (offset, payload) in found {
-        if torn.is_some_and(|torn| offset >= torn) {
-            break;
-        }
         match Record::decode(&payload) {
-            Ok(record) => records.push(record),
+            Ok(record) => {
+                if matches!(record, Record::Verdict { .. }) {
+                    newest = Some(offset);
+                }
+                records.push(record);
+            }
             Err(reason) => {
-                damaged += 1;
                 error!(segment = number, offset, reason, "a journal record cannot be understood");
+                bad.push(Bad { from: offset, to: offset + payload.len() as u64, unreadable: false });
             }
         }
     }
-    let lost_at_end = if damaged > 0 { bad_bytes.div_ceil(SMALLEST_VERDICT) } else { 0 };
+    let mut lost_at_end =
+        bad.iter().filter(|bad| newest.is_none_or(|newest| bad.from > newest)).map(Bad::most_verdicts).sum();
+    if header.is_none() && newest.is_none() {
+        // A file that the disk does not even open looks empty.
+        lost_at_end = Bad { from: 0, to: length(folder, number), unreadable: true }.most_verdicts();
+    }
+    let damaged = bad.len() as u64 + u64::from(header.is_none());
     Ok(Contents { number, header, records, damaged, torn, lost_at_end })
 }
 
+/// Bytes of which no record can be made.
+struct Bad {
+    from: u64,
+    to: u64,
+    unreadable: bool,
+}
+
+impl Bad {
+    fn most_verdicts(&self) -> u64 {
+        (self.to - self.from).div_ceil(SMALLEST_VERDICT)
+    }
+}
+
+/// How long the file of segment `number` is, or can be where the disk does not say.
 fn length(folder: &Path, number: u64) -> u64 {
-    fs::metadata(segment::path(folder, number)).map_or(0, |metadata| metadata.len())
+    fs::metadata(segment::path(folder, number)).map_or(LONGEST, |metadata| metadata.len())
 }
 
 fn cut(folder: &Path, number: u64, at: u64) -> Result<(), StoreError> {

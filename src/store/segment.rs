@@ -83,8 +83,22 @@ pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result
     Ok(whole.then_some(payload))
 }
 
+/// The file's bytes, zeros where the disk cannot read.
+pub(super) fn all_that_can_be_read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    for (block, at) in bytes.chunks_mut(BLOCK as usize).zip((0..).step_by(BLOCK as usize)) {
+        match file.read_exact_at(block, at) {
+            Err(error) if is_unreadable(&error) => block.fill(0),
+            read => read?,
+        }
+    }
+    Ok(bytes)
+}
+
 /// Whether the disk says that it cannot read what it holds there.
-fn is_unreadable(error: &io::Error) -> bool {
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
     let damage = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
     damage.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
@@ -122,11 +136,16 @@ impl Scanner {
     /// Opens segment `number`; a damaged header is reported by [`Scanner::header`] being `None`.
     pub(super) fn open(folder: &Path, number: u64) -> Result<Self, StoreError> {
         let path = path(folder, number);
+        let (offset, buffer, mut unreadable) = (SEGMENT_HEADER as u64, Vec::new(), Vec::new());
         // A file that the disk cannot even open is as good as empty.
-        let open = File::open(&path)
-            .or_else(|error| if is_unreadable(&error) { File::open("/dev/null") } else { Err(error) });
+        let open = File::open(&path).or_else(|error| {
+            if !is_unreadable(&error) {
+                return Err(error);
+            }
+            unreadable.push(0..u64::MAX);
+            File::open("/dev/null")
+        });
         let file = open.map_err(StoreError::file("open", &path))?;
-        let (offset, buffer, unreadable) = (SEGMENT_HEADER as u64, Vec::new(), Vec::new());
         let mut scanner = Self { file, path, header: None, offset, buffer, start: 0, unreadable };
         let bytes = scanner.at(0, SEGMENT_HEADER)?;
         match SegmentHeader::decode(bytes) {
@@ -137,6 +156,11 @@ impl Scanner {
             _ => {}
         }
         Ok(scanner)
+    }
+
+    /// Whether the disk could not read some of what was read so far.
+    pub(super) fn met_unreadable(&self) -> bool {
+        !self.unreadable.is_empty()
     }
 
     /// The segment's header, if it is sound.

@@ -49,6 +49,10 @@ pub struct Health {
     pub undated: Option<Failing>,
     /// Set while recorded verdicts cannot be read back to be published; it is tried again.
     pub unread: Option<Failing>,
+    /// Set once recorded verdicts could not be read, and so were not published.
+    pub gaps: Option<Failing>,
+    /// How many those are, since the start.
+    pub unsent: u64,
     /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
     /// The newest durable verdict.
@@ -152,7 +156,7 @@ impl Shared {
         let reserve = Mutex::new(Reserve::new(&path, bounds.reserve_bytes, disk));
         Self {
             path,
-            outbox: Outbox::new(reader.clone(), sum.tip, sum.published),
+            outbox: Outbox::new(reader.clone(), state),
             reader,
             index: Slot::default(),
             kept: Kept::default(),
@@ -192,6 +196,8 @@ impl Shared {
             crowded: self.crowded.get(),
             undated: self.undated.get(),
             unread: self.unread.get(),
+            gaps: self.outbox.gaps(),
+            unsent: self.outbox.unsent(),
             waiting: self.waiting.load(Ordering::Relaxed),
             newest: self.outbox.newest(),
             unpublished: self.outbox.unpublished(),

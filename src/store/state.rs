@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::Ticket;
 use super::record::{Accepted, Checkpoint, Record};
+use super::{Position, Ticket};
 
 /// The sum of all records so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct State {
     /// What a new segment starts with.
     pub(super) checkpoint: Checkpoint,
+    /// The newest verdict that there is, where those after it up to the tip may be lost in damage.
+    pub(super) last: Position,
     /// Triggers without a verdict, by ticket.
     pub(super) open: BTreeMap<Ticket, Accepted>,
 }
@@ -24,6 +26,7 @@ impl State {
                     self.open.remove(ticket);
                 }
                 sum.tip = sum.tip.max(*position);
+                self.last = self.last.max(*position);
                 sum.latest = sum.latest.max(Some(verdict.judgement.captured_at));
                 let sequence = sum.sequences.entry(verdict.camera().clone()).or_default();
                 *sequence = (*sequence).max(verdict.sequence);
@@ -38,8 +41,10 @@ impl State {
             Record::Published { upto } => sum.published = sum.published.max(*upto),
             Record::Checkpoint(other) => {
                 sum.tip = sum.tip.max(other.tip);
+                self.last = self.last.max(other.tip);
                 sum.published = sum.published.max(other.published);
                 sum.ticket = sum.ticket.max(other.ticket);
+                sum.unknown = sum.unknown.max(other.unknown);
                 sum.latest = sum.latest.max(other.latest);
                 other.deliveries.iter().for_each(|delivery| sum.deliveries.add(delivery));
                 for (camera, last) in &other.sequences {

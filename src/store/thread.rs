@@ -204,7 +204,9 @@ impl Writer {
         reply: Option<Reply>,
     ) {
         let camera = judgement.camera.clone();
-        let line = self.lines.entry(camera.clone()).or_default();
+        let unknown = self.journal.state().checkpoint.unknown;
+        let new = || Line { last_sequence: unknown, waiting: VecDeque::new() };
+        let line = self.lines.entry(camera.clone()).or_insert_with(new);
         line.last_sequence += 1;
         let (id, box_name, sequence) = (Uuid::now_v7(), self.box_name.clone(), line.last_sequence);
         let verdict = readable(Verdict { id, box_name, sequence, judgement, evidence: None });

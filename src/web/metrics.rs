@@ -225,6 +225,11 @@ fn store(page: &mut Page, view: &View) {
     page.counter("store_verdicts_total", "Verdicts ever recorded in this store.", health.newest.0);
     page.gauge("store_open_triggers", "Accepted triggers without a verdict.", health.open_triggers);
     page.counter("store_write_failures_total", "Failed attempts to write verdicts.", health.write_failures);
+    page.counter(
+        "store_unsent_total",
+        "Recorded verdicts that could not be read, and so were not published.",
+        health.unsent,
+    );
     page.gauge("store_damaged", "Damaged places found in the journal at the start.", health.damaged);
     page.gauge(
         "outbox_verdicts",
