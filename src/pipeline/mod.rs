@@ -378,3 +378,18 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod testing {
+    use std::time::{Duration, Instant};
+
+    pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+    pub(super) fn wait_for(what: &str, condition: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -92,7 +92,7 @@ impl Service {
         let (replayed_in, replayed) = mpsc::channel(REPLAYED);
         let (replies_in, replies) = mpsc::channel(REPLIES);
         let counters = Arc::new(publish::Counters::default());
-        let (recorded, alarms) = early_alarms(handle.clone(), counters.clone(), mqtt.is_some());
+        let (recorded, alarms) = early_alarms(handle.clone(), mqtt.is_some());
         let feeds = Feeds { replies, replayed, alarms, counters };
         let mut pipeline = Pipeline::new(handle.clone());
         for line in lines {
