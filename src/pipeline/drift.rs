@@ -15,7 +15,7 @@ use crate::verdict::Threshold;
 
 /// The least time between two pictures that count.
 const EVERY: Duration = Duration::from_secs(1);
-/// Pictures that the running mean is taken over: a minute of a line that does not rest.
+/// Pictures that the running mean, and the median of scores, are taken over: a minute of a line that does not rest.
 const WINDOW: usize = 60;
 /// Standard deviations by which the mean may be off; a warning is taken back at two thirds of it.
 const LIMIT: f32 = 3.0;
@@ -30,7 +30,6 @@ const LEAST_SHARE: f32 = 0.015;
 pub(crate) struct Expected {
     pub(crate) look: Option<Look>,
     pub(crate) scores: HeldOut,
-    pub(crate) threshold: Threshold,
 }
 
 /// What a watch tells.
@@ -64,8 +63,14 @@ impl Drift {
         Self { expected, seen: VecDeque::with_capacity(WINDOW), last: None, warned: Vec::new() }
     }
 
-    /// Takes a picture into account if one is due; tells once there are enough of them.
-    pub(crate) fn observe(&mut self, picture: &Picture, score: f32, now: Instant) -> Option<Told> {
+    /// Takes a picture, and its score beside what that was held against, into account if one is due; tells once there are enough of
+    /// them.
+    pub(crate) fn observe(
+        &mut self,
+        picture: &Picture,
+        (score, threshold): (f32, Threshold),
+        now: Instant,
+    ) -> Option<Told> {
         if self.expected.is_none() || self.last.is_some_and(|last| now.duration_since(last) < EVERY) {
             return None;
         }
@@ -77,7 +82,7 @@ impl Drift {
         if self.seen.len() < WINDOW {
             return None;
         }
-        let signs = self.signs();
+        let signs = self.signs(threshold);
         let off = signs.iter().map(|sign| (sign.name, sign.off)).collect();
         let limit = |name| if self.warned.contains(&name) { RELEASE / LIMIT } else { 1.0 };
         let (names, complaints): (Vec<_>, Vec<_>) =
@@ -94,8 +99,8 @@ impl Drift {
         Some(Told { off, warning: changed.then(|| warn.then(words)) })
     }
 
-    fn signs(&self) -> Vec<Sign> {
-        let Some(Expected { look, scores, threshold }) = &self.expected else { return Vec::new() };
+    fn signs(&self, threshold: Threshold) -> Vec<Sign> {
+        let Some(Expected { look, scores }) = &self.expected else { return Vec::new() };
         let mean = |value: fn(&(Appearance, f32)) -> f32| {
             self.seen.iter().map(value).sum::<f32>() / self.seen.len() as f32
         };
@@ -113,15 +118,22 @@ impl Drift {
                 signs.push(Sign { name, words, off: (now - mean).abs() / (LIMIT * spread) });
             }
         }
-        // Half-way from the usual score to the threshold, good parts begin to cross it.
-        let (now, room) = (mean(|s| s.1), threshold.0 - scores.mean);
+        // Half-way from the usual score to the threshold, good parts begin to cross it. The median, since defects are none of it.
+        let (now, usual) = (median(self.seen.iter().map(|s| s.1)), scores.median);
+        let room = threshold.0 - usual;
         if room > 0.0 {
-            let words = format!("scores are {now:.3} instead of {:.3} on average", scores.mean);
-            let off = ((now - scores.mean) / (room / 2.0)).max(0.0);
+            let words = format!("scores are {now:.3} instead of {usual:.3} in the middle");
+            let off = ((now - usual) / (room / 2.0)).max(0.0);
             signs.push(Sign { name: "score", words, off });
         }
         signs
     }
+}
+
+fn median(values: impl Iterator<Item = f32>) -> f32 {
+    let mut values: Vec<f32> = values.collect();
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -151,9 +163,10 @@ mod tests {
                 max: 0.3,
                 false_positive_rate: 0.0,
             },
-            threshold: Threshold(0.6),
         }
     }
+
+    const THRESHOLD: Threshold = Threshold(0.6);
 
     /// Shows `count` pictures, one a second; gives what was told.
     fn show(
@@ -166,7 +179,7 @@ mod tests {
         let picture = picture(rgb);
         let tell = |_| {
             *from += EVERY;
-            drift.observe(&picture, score, *from).and_then(|told| told.warning)
+            drift.observe(&picture, (score, THRESHOLD), *from).and_then(|told| told.warning)
         };
         (0..count).filter_map(tell).collect()
     }
@@ -204,10 +217,33 @@ mod tests {
     }
 
     #[test]
+    fn defects_among_the_parts_are_no_drift() {
+        let (mut drift, mut now) = (Drift::new(Some(expected())), Instant::now());
+        show(&mut drift, [100; 3], 0.2, WINDOW, &mut now);
+        for _ in 0..WINDOW / 3 {
+            assert_eq!(show(&mut drift, [100; 3], 0.2, 2, &mut now), []);
+            assert_eq!(show(&mut drift, [100; 3], 1e6, 1, &mut now), []);
+        }
+    }
+
+    #[test]
+    fn scores_are_held_against_the_threshold_in_force() {
+        let (mut drift, mut now) = (Drift::new(Some(expected())), Instant::now());
+        show(&mut drift, [100; 3], 0.45, WINDOW - 1, &mut now);
+        let mut next = |threshold| {
+            now += EVERY;
+            drift.observe(&picture([100; 3]), (0.45, Threshold(threshold)), now).unwrap().warning
+        };
+        assert_eq!(next(2.0), None, "a threshold that was raised by command leaves room");
+        assert!(next(0.6).unwrap().unwrap().contains("scores are"));
+        assert_eq!(next(2.0), Some(None));
+    }
+
+    #[test]
     fn how_far_off_the_line_is_is_told_before_it_is_too_far() {
         let mut drift = Drift::new(Some(expected()));
         let now = Instant::now();
-        let look = |at: usize| drift.observe(&picture([97; 3]), 0.3, now + EVERY * at as u32);
+        let look = |at: usize| drift.observe(&picture([97; 3]), (0.3, THRESHOLD), now + EVERY * at as u32);
         let told: Vec<Told> = (0..WINDOW).filter_map(look).collect();
         let [told] = told.as_slice() else { panic!("{told:?}") };
         assert_eq!(told.warning, None);
@@ -224,9 +260,9 @@ mod tests {
     fn pictures_between_two_that_are_due_cost_nothing() {
         let (mut drift, now) = (Drift::new(Some(expected())), Instant::now());
         for _ in 0..5 * WINDOW {
-            assert_eq!(drift.observe(&picture([9; 3]), 0.0, now), None);
+            assert_eq!(drift.observe(&picture([9; 3]), (0.0, THRESHOLD), now), None);
         }
         assert_eq!(drift.seen.len(), 1);
-        assert_eq!(Drift::new(None).observe(&picture([9; 3]), 0.0, now), None);
+        assert_eq!(Drift::new(None).observe(&picture([9; 3]), (0.0, THRESHOLD), now), None);
     }
 }

@@ -69,13 +69,14 @@ pub(crate) struct Schedule {
     every: Option<Duration>,
     good: Instant,
     bad: Instant,
-    warned: bool,
+    /// What stands in the warning.
+    warned: Option<String>,
 }
 
 impl Schedule {
     /// Both kinds are to be shown once in `every`, counted from `now`; never where it is none.
     pub(crate) fn new(every: Option<Duration>, now: Instant) -> Self {
-        Self { every, good: now, bad: now, warned: false }
+        Self { every, good: now, bad: now, warned: None }
     }
 
     /// A part was judged; a golden one was shown if it was inspected.
@@ -103,14 +104,12 @@ impl Schedule {
             (false, true) => "the golden bad part was not",
             (false, false) => "",
         };
-        let warn = !which.is_empty();
-        let changed = warn != self.warned;
-        self.warned = warn;
         let hours = every.as_secs_f64() / 3600.0;
-        changed.then(|| {
-            warn.then(|| {
-                format!("{which} shown for {hours:.0} h: show it, so that the verdicts can be trusted")
-            })
+        let warning = (!which.is_empty())
+            .then(|| format!("{which} shown for {hours:.0} h: show it, so that the verdicts can be trusted"));
+        (warning != self.warned).then(|| {
+            self.warned.clone_from(&warning);
+            warning
         })
     }
 }
@@ -176,6 +175,8 @@ mod tests {
         assert!(schedule.look(at(9)).unwrap().unwrap().contains("neither"));
         assert_eq!(schedule.look(at(10)), None);
         schedule.shown(Golden::Good, at(10));
+        let rest = schedule.look(at(11)).unwrap().unwrap();
+        assert!(rest.contains("the golden bad part was not"), "{rest}");
         assert_eq!(schedule.look(at(11)), None);
         schedule.shown(Golden::Bad, at(11));
         assert_eq!(schedule.look(at(12)), Some(None));

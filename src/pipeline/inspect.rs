@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, ne
 use tracing::{error, warn};
 
 use super::drift::{Drift, Expected};
+use super::golden::Golden;
 use super::part::{Exhibit, Part};
 use crate::backoff::Backoff;
 use crate::detector::{Detector, Inspection, InspectorError};
@@ -20,7 +21,7 @@ use crate::frame::{Frame, Size};
 use crate::health::{LineHealth, Stage};
 use crate::imaging::{Preparation, Prepared};
 use crate::telemetry;
-use crate::verdict::{Outcome, Reason};
+use crate::verdict::{Finding, Outcome, Reason};
 
 const TICK: Duration = Duration::from_millis(500);
 
@@ -226,7 +227,10 @@ impl<'a> Judge<'a> {
             Ok(Ok((worst, inspection))) => {
                 self.backoff.reset();
                 self.reopen_at = Instant::now();
-                self.watch(&views[worst], inspection.finding.score.0);
+                // A golden part is no sample of the line: the bad one is none of its parts.
+                if Golden::announced(part.trigger()).is_none() {
+                    self.watch(&views[worst], &inspection.finding);
+                }
                 conclude(part, views, worst, inspection);
             }
             Ok(Err(failure)) => {
@@ -248,7 +252,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn watch(&mut self, view: &Prepared, score: f32) {
+    fn watch(&mut self, view: &Prepared, finding: &Finding) {
+        let score = (finding.score.0, finding.threshold);
         if let Some(told) = self.drift.observe(&view.input, score, Instant::now()) {
             self.health.tell(|news| news.drift = told.off);
             if let Some(warning) = told.warning {
@@ -265,11 +270,11 @@ const DRIFT: &str = "drift";
 fn watch_drift(detector: &Detector, health: &LineHealth) -> Drift {
     health.warn_about(DRIFT, None);
     health.tell(|news| news.drift.clear());
-    Drift::new(detector.calibration().map(|calibration| Expected {
-        look: calibration.look,
-        scores: calibration.held_out.clone(),
-        threshold: detector.threshold(),
-    }))
+    Drift::new(
+        detector
+            .calibration()
+            .map(|calibration| Expected { look: calibration.look, scores: calibration.held_out.clone() }),
+    )
 }
 
 /// The worst of a part's views decides for the part.

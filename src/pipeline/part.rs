@@ -251,6 +251,11 @@ impl Part {
         &self.core
     }
 
+    /// What triggered it.
+    pub(crate) fn trigger(&self) -> Option<&Trigger> {
+        self.core.accepted.as_ref().map(|accepted| &accepted.trigger)
+    }
+
     /// What was captured for it so far.
     pub(crate) fn frames(&self) -> &[Frame] {
         &self.frames
@@ -344,16 +349,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{PixelFormat, Samples, Size};
-
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn wait_for(what: &str, condition: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !condition() {
-            assert!(begun.elapsed() < PATIENCE, "{what}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
+    use crate::pipeline::testing::{PATIENCE, wait_for};
 
     #[test]
     fn a_stage_that_waits_for_dispatch_has_not_hung() {

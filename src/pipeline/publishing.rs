@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{self, spawn_blocking};
 use tracing::{error, info, warn};
 
@@ -33,7 +33,7 @@ const OUTBOX_BATCH: usize = 256;
 const OUTGOING: usize = 64;
 /// Triggers and commands that may wait for an answer.
 const INCOMING: usize = 64;
-/// Early alarms that may wait for the session.
+/// Early alarms that may wait for the session; of more, the newest.
 const ALARMS: usize = 64;
 /// An alarm goes ahead of its turn when more than this many verdicts wait.
 const LONG_OUTBOX: u64 = 200;
@@ -42,7 +42,7 @@ const LONG_OUTBOX: u64 = 200;
 pub(super) struct Feeds {
     pub(super) replies: mpsc::Receiver<Reply>,
     pub(super) replayed: mpsc::Receiver<Replayed>,
-    pub(super) alarms: mpsc::Receiver<Verdict>,
+    pub(super) alarms: broadcast::Receiver<Verdict>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -107,7 +107,8 @@ impl Broker {
     }
 
     pub(super) fn publish_states(&self, pipeline: &Pipeline, store: &StoreHandle) {
-        let warnings = troubles(&store.health());
+        let mut warnings = troubles(&store.health());
+        warnings.extend(restriction(&self.monitor));
         let now = pipeline.health().map(|h| (h.camera().clone(), state(h.snapshot(), &warnings))).collect();
         self.states.send_if_modified(|states| {
             let changed = *states != now;
@@ -185,16 +186,13 @@ async fn acknowledge(store: StoreHandle, mut acknowledgements: mpsc::Receiver<u6
 }
 
 /// While the outbox is long, a fresh alarm is also published ahead of its turn; it comes again in its turn, so that a
-/// subscriber can still prove completeness by `sequence`. With no room it only comes in its turn, which is counted.
-pub(super) fn early_alarms(
-    store: StoreHandle,
-    counters: Arc<Counters>,
-    published: bool,
-) -> (Recorded, mpsc::Receiver<Verdict>) {
-    let (ahead, alarms) = mpsc::channel(ALARMS);
+/// subscriber can still prove completeness by `sequence`. While the broker is away the newest are kept: after an outage the oldest
+/// are no news.
+pub(super) fn early_alarms(store: StoreHandle, published: bool) -> (Recorded, broadcast::Receiver<Verdict>) {
+    let (ahead, alarms) = broadcast::channel(ALARMS);
     let recorded = move |verdict: Verdict| {
         if published && verdict.decision() != Decision::Ok && store.unpublished() > LONG_OUTBOX {
-            counters.alarms_in_turn.add(ahead.try_send(verdict).is_err().into());
+            let _session_gone = ahead.send(verdict);
         }
     };
     (Arc::new(recorded), alarms)
@@ -220,6 +218,12 @@ fn troubles(store: &store::Health) -> Vec<String> {
         Some(format!("{what}, since {since:.0}: {error}"))
     };
     told.iter().filter_map(tell).collect()
+}
+
+/// What the broker does not let this box do, while there is one.
+fn restriction(monitor: &Monitor) -> Option<String> {
+    let health = monitor.health.borrow();
+    health.warning.clone().filter(|_| health.link == Link::Up)
 }
 
 fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
@@ -256,7 +260,50 @@ fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::pipeline::testing::wait_for;
+    use crate::store::{RecordRequest, Store};
+    use crate::verdict::tests::judgement;
+
+    #[test]
+    fn of_the_alarms_of_an_outage_the_newest_go_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = store::Options {
+            path: folder.path().join("store"),
+            min_free_megabytes: 0,
+            ..store::Options::default()
+        };
+        let (store, _thread) = Store::open(&options, "box").unwrap();
+        let (recorded, mut alarms) = early_alarms(store.clone(), true);
+        for _ in 0..2 * LONG_OUTBOX {
+            let (judgement, recorded) = (judgement("top", 0.9), recorded.clone());
+            let request = RecordRequest { judgement, evidence: None, ticket: None };
+            store.record_then(request, move |verdict| recorded(verdict.unwrap()));
+        }
+        wait_for("all are on disk", || store.unpublished() == 2 * LONG_OUTBOX);
+        let first = loop {
+            match alarms.blocking_recv() {
+                Ok(alarm) => break alarm.sequence,
+                Err(broadcast::error::RecvError::Lagged(_in_their_turn)) => {}
+                Err(closed) => panic!("{closed}"),
+            }
+        };
+        assert_eq!(first, 2 * LONG_OUTBOX - ALARMS as u64 + 1);
+    }
+
+    #[test]
+    fn what_the_broker_restricts_stands_among_the_warnings_while_it_is_connected() {
+        let (tell, health) = watch::channel(publish::Health {
+            link: Link::Up,
+            since: jiff::Timestamp::now(),
+            last_error: None,
+            warning: Some("no triggers come".into()),
+            deaf: true,
+        });
+        let monitor = Monitor { health, counters: Arc::default() };
+        assert_eq!(restriction(&monitor).as_deref(), Some("no triggers come"));
+        tell.send_modify(|health| health.link = Link::Down);
+        assert_eq!(restriction(&monitor), None);
+    }
 
     #[test]
     fn a_task_that_ends_unasked_is_noticed() {
@@ -277,7 +324,7 @@ mod tests {
         let feeds = Feeds {
             replies: answers,
             replayed: replays,
-            alarms: mpsc::channel(1).1,
+            alarms: broadcast::channel(1).1,
             counters: Arc::default(),
         };
         let nobody =
@@ -285,9 +332,7 @@ mod tests {
         let broker = Broker::start(&runtime, &nobody, "box", desk, feeds).unwrap();
         assert_eq!(broker.ended(), None);
         broker.feeding.abort();
-        while broker.ended().is_none() {
-            std::thread::yield_now();
-        }
+        wait_for("it is noticed", || broker.ended().is_some());
         assert_eq!(broker.ended(), Some("reading the outbox"));
     }
 }

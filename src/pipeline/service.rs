@@ -27,6 +27,8 @@ use crate::telemetry;
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_millis(200);
+/// How often the service manager is told how it fares.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// Replayed verdicts that may wait for the session.
 const REPLAYED: usize = 64;
 /// Answers that may wait for it.
@@ -94,7 +96,7 @@ impl Service {
         let (replayed_in, replayed) = mpsc::channel(REPLAYED);
         let (replies_in, replies) = mpsc::channel(REPLIES);
         let counters = Arc::new(publish::Counters::default());
-        let (recorded, alarms) = early_alarms(handle.clone(), counters.clone(), mqtt.is_some());
+        let (recorded, alarms) = early_alarms(handle.clone(), mqtt.is_some());
         let feeds = Feeds { replies, replayed, alarms, counters };
         let mut pipeline = Pipeline::new(handle.clone());
         for line in lines {
@@ -123,6 +125,21 @@ impl Service {
             .map_err(ServiceError::Thread)?;
         let progress = Progress::new();
         Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd, progress })
+    }
+
+    /// Starts what is to run beside the service. Where that fails the service is stopped, as it is in the end: what it has accepted
+    /// gets its verdicts.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn beside<T, E>(self, start: impl FnOnce(&Self) -> Result<T, E>) -> Result<(Self, T), E> {
+        match start(&self) {
+            Ok(started) => Ok((self, started)),
+            Err(failure) => {
+                self.stop();
+                Err(failure)
+            }
+        }
     }
 
     /// The lines.
@@ -154,8 +171,9 @@ impl Service {
     /// has been published.
     pub fn run(&self, shutdown: &Shutdown, until_end: bool) {
         self.systemd.notify_ready();
-        self.systemd.status(&self.summary());
+        self.systemd.status(&self.summary(None));
         let mut fed = Instant::now();
+        let mut told = fed;
         let mut stalled = None;
         loop {
             self.publish_states();
@@ -165,8 +183,11 @@ impl Service {
                 && makes_progress
             {
                 self.systemd.feed();
-                self.systemd.status(&self.summary());
                 fed = Instant::now();
+            }
+            if told.elapsed() >= STATUS_EVERY {
+                self.systemd.status(&self.summary(stalled.as_ref()));
+                told = Instant::now();
             }
             if until_end && self.pipeline.has_ended() && self.is_idle() {
                 return;
@@ -231,7 +252,10 @@ impl Service {
             && (self.broker.is_none() || self.store.unpublished() == 0)
     }
 
-    fn summary(&self) -> String {
+    /// One line: what is wrong before everything else.
+    fn summary(&self, stalled: Option<&(CameraId, &'static str)>) -> String {
+        let hung = stalled.map(|(camera, stage)| format!("camera {camera}: the {stage} stage has hung; "));
+        let broken = self.progress.broken().map(|what| format!("{what} has ended by a fault; "));
         let up = |s: &Snapshot| matches!(s.camera, CameraStatus::Up { .. });
         let cameras: Vec<Snapshot> = self.pipeline.health().map(|health| health.snapshot()).collect();
         let link = match self.monitor().map(|monitor| monitor.health.borrow().link) {
@@ -241,7 +265,9 @@ impl Service {
         };
         let waiting = self.store.unpublished();
         format!(
-            "{} of {} cameras up, {link}, {waiting} verdicts to publish",
+            "{}{}{} of {} cameras up, {link}, {waiting} verdicts to publish",
+            hung.unwrap_or_default(),
+            broken.unwrap_or_default(),
             cameras.iter().filter(|s| up(s)).count(),
             cameras.len()
         )

@@ -135,22 +135,33 @@ pub(super) fn event_channel() -> (mpsc::Sender<Polled>, mpsc::Receiver<Polled>) 
     mpsc::channel(EVENTS)
 }
 
-/// What the broker does not let this box receive, as a warning with the remedy.
+/// What the broker does not let this box receive.
+pub(super) struct Refused {
+    /// In words, with the remedy.
+    pub(super) warning: String,
+    /// Whether triggers or commands are among it.
+    pub(super) deaf: bool,
+}
+
+/// What the broker does not let this box receive, by its answer to the subscriptions.
 pub(super) fn refused_subscriptions(
     codes: &[SubscribeReasonCode],
     topics: &Topics,
     user: &str,
-) -> Option<String> {
-    let filters = topics.subscriptions();
+) -> Option<Refused> {
+    let (filters, status) = (topics.subscriptions(), topics.status());
     let refused: Vec<_> = std::iter::zip(&filters, codes)
         .filter(|(_, code)| matches!(code, SubscribeReasonCode::Failure))
         .map(|(filter, _)| filter.as_str())
         .collect();
     (!refused.is_empty()).then(|| {
-        format!(
-            "the broker does not let {user} subscribe to {}: allow it in its access rules",
-            refused.join(", ")
-        )
+        let named = refused.join(", ");
+        Refused {
+            warning: format!(
+                "the broker does not let {user} subscribe to {named}: allow it in its access rules"
+            ),
+            deaf: refused.iter().any(|filter| *filter != status),
+        }
     })
 }
 
@@ -194,7 +205,8 @@ pub async fn probe(options: &Options, box_name: &str) -> Result<Probe, PublishEr
         match tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS), answer).await {
             Ok(codes) => {
                 let codes = codes.map_err(|e| connector.peer.explain(e, true))?;
-                warnings.extend(refused_subscriptions(&codes, &connector.topics, &who(options)));
+                let refused = refused_subscriptions(&codes, &connector.topics, &who(options));
+                warnings.extend(refused.map(|refused| refused.warning));
             }
             Err(_) => {
                 let broker = connector.peer.broker.clone();
@@ -228,4 +240,24 @@ pub(super) fn who(options: &Options) -> String {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_triggers_are_lost_is_told_apart_from_what_only_the_box_itself_says() {
+        let (topics, taken) = (Topics::new("i/b"), SubscribeReasonCode::Success(QoS::AtLeastOnce));
+        let refused = |codes: [bool; 3]| {
+            let codes = codes.map(|refused| if refused { SubscribeReasonCode::Failure } else { taken });
+            refused_subscriptions(&codes, &topics, "the user `box`")
+        };
+        assert!(refused([false; 3]).is_none());
+        let status = refused([true, false, false]).unwrap();
+        assert!(!status.deaf && status.warning.contains("i/b/status"), "{}", status.warning);
+        for lost in [[false, true, false], [false, false, true], [true; 3]] {
+            assert!(refused(lost).unwrap().deaf);
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub struct Health {
     pub last_error: Option<String>,
     /// What the broker does not let this box do although it is connected, with the remedy.
     pub warning: Option<String>,
+    /// Whether that is to hear of triggers or commands: they are lost, and nobody is answered.
+    pub deaf: bool,
 }
 
 /// What the session has counted since it began.
@@ -51,7 +53,7 @@ pub struct Counters {
     pub acknowledged: Counter,
     /// Verdicts and replies of which something was left out because of the packet size.
     pub trimmed: Counter,
-    /// Alarms that were to go out ahead of their turn and only went in it, for want of room.
+    /// Alarms that were to go out ahead of their turn and only go in it, since there were too many newer ones.
     pub alarms_in_turn: Counter,
     /// Triggers that were handed over.
     pub triggers: Counter,
@@ -86,7 +88,8 @@ pub(super) struct Reporter {
 }
 
 pub(super) fn monitor(counters: Arc<Counters>) -> (Reporter, Monitor) {
-    let health = Health { link: Link::Down, since: Timestamp::now(), last_error: None, warning: None };
+    let health =
+        Health { link: Link::Down, since: Timestamp::now(), last_error: None, warning: None, deaf: false };
     let (sender, health) = watch::channel(health);
     (Reporter { health: sender, counters: counters.clone() }, Monitor { health, counters })
 }
@@ -95,7 +98,7 @@ impl Reporter {
     pub(super) fn connected(&self, resumed: bool) {
         self.counters.connections.increment();
         self.enter(Link::Up);
-        self.health.send_modify(|health| health.warning = None);
+        self.unrestricted();
         info!(resumed, "connected to the broker");
     }
 
@@ -113,9 +116,15 @@ impl Reporter {
         self.health.send_modify(|health| health.last_error = Some(text));
     }
 
-    pub(super) fn warn(&self, warning: String) {
-        warn!(%warning, "the broker restricts this box");
-        self.health.send_modify(|health| health.warning = Some(warning));
+    /// Tells of a restriction, and whether it keeps triggers or commands from coming in.
+    pub(super) fn warn(&self, warning: String, deaf: bool) {
+        warn!(%warning, deaf, "the broker restricts this box");
+        self.health.send_modify(|health| (health.warning, health.deaf) = (Some(warning), deaf));
+    }
+
+    /// There is no restriction, as far as is known.
+    pub(super) fn unrestricted(&self) {
+        self.health.send_modify(|health| (health.warning, health.deaf) = (None, false));
     }
 
     /// Whether the operator has been told of a restriction of this connection.

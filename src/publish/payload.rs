@@ -70,7 +70,8 @@ pub enum Availability {
 pub struct CameraCounters {
     /// Triggers that were taken.
     pub triggers: u64,
-    /// Frames that were captured.
+    /// Parts that were taken up with their pictures, or with spoiled ones: one for a part of several views, none for a frame that was
+    /// skipped or for a trigger that got no picture.
     pub frames: u64,
     /// Verdicts that were `ok`.
     pub ok: u64,

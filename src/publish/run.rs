@@ -72,3 +72,57 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::{broadcast, mpsc, watch};
+
+    use crate::publish::broker::Broker;
+    use crate::publish::{Monitor, Options, Seam};
+
+    use super::*;
+
+    /// A session that nobody feeds, and the view on it.
+    fn idle(port: u16) -> (Session, Monitor) {
+        let options = Options { host: "127.0.0.1".into(), port: Some(port), ..Options::default() };
+        let seam = Seam {
+            outgoing: mpsc::channel(1).1,
+            replayed: mpsc::channel(1).1,
+            alarms: broadcast::channel(1).1,
+            acknowledged: mpsc::channel(1).0,
+            states: watch::channel(Default::default()).1,
+            replies: mpsc::channel(1).1,
+            incoming: mpsc::channel(1).0,
+            taken: Default::default(),
+            counters: Default::default(),
+        };
+        Session::new(&options, "box", Default::default(), seam)
+    }
+
+    async fn becomes(monitor: &mut Monitor, deaf: bool) -> Option<String> {
+        let told = monitor.health.wait_for(|health| health.deaf == deaf);
+        let told = tokio::time::timeout(Duration::from_secs(60), told).await;
+        told.expect("it is told").expect("the session lives").warning.clone()
+    }
+
+    #[tokio::test]
+    async fn that_the_inputs_are_closed_is_told_until_they_are_open_again() {
+        let broker = Broker::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (mut session, mut monitor) = idle(broker.local_addr().port());
+        let stop = Shutdown::new();
+        let serving = tokio::spawn(broker.run(stop.clone()));
+        // Two oversize messages, most of a minute ago.
+        for _ in 0..2 {
+            session.strikes.add(Instant::now() - Duration::from_secs(55));
+        }
+        session.strikes.unforgotten = false;
+        let running = tokio::spawn(session.run(stop.clone()));
+        assert!(becomes(&mut monitor, true).await.is_some_and(|warning| warning.contains("larger")));
+        assert_eq!(becomes(&mut monitor, false).await, None);
+        stop.request();
+        running.await.unwrap();
+        serving.await.unwrap();
+    }
+}

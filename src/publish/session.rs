@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::delivery::Deliveries;
@@ -51,8 +51,8 @@ pub struct Seam {
     /// What replays bring; its verdicts get at most half the window.
     pub replayed: mpsc::Receiver<Replayed>,
     /// Alarms ahead of their turn, while the outbox is long: published as `alarm` only, since they come again in their
-    /// turn. They get at most a quarter of the window.
-    pub alarms: mpsc::Receiver<Verdict>,
+    /// turn. They get at most a quarter of the window. Of more than it holds the newest are kept, and the others counted.
+    pub alarms: broadcast::Receiver<Verdict>,
     /// The highest position up to which the broker has acknowledged every verdict on each of its topics. While the
     /// channel is full, later reports replace earlier ones.
     pub acknowledged: mpsc::Sender<u64>,

@@ -37,7 +37,7 @@ pub(super) fn health(view: &View) -> Faults {
     Faults(faults)
 }
 
-/// Whether the next part would be inspected, recorded and published.
+/// Whether the next part would be heard of, inspected, recorded and published.
 pub(super) fn readiness(view: &View) -> Faults {
     let mut faults = health(view).0;
     let store = view.watched.store.health();
@@ -51,6 +51,8 @@ pub(super) fn readiness(view: &View) -> Faults {
         if health.link != Link::Up {
             let why = health.last_error.as_deref().unwrap_or("it is being connected to");
             faults.push(format!("broker: {why}"));
+        } else if let (true, Some(warning)) = (health.deaf, &health.warning) {
+            faults.push(format!("broker: {warning}"));
         }
     }
     for line in &view.watched.lines {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::health::Stage;
+use crate::publish::{Health, Link, Monitor};
 use crate::store::{self, Evidence, RecordRequest, Store, StoreThread};
 use crate::verdict::tests::judgement;
 use crate::verdict::{Decision, ModelRef, Threshold};
@@ -53,6 +54,24 @@ fn a_camera_that_is_down_makes_the_box_unready_and_not_dead() {
     let faults = ready::readiness(&b.view).0;
     assert_eq!(faults, ["camera top: no cable", "camera top: the model cannot be run: no memory"]);
     assert!(ready::health(&b.view).0.is_empty());
+}
+
+#[test]
+fn a_box_that_hears_no_triggers_is_not_ready() {
+    let mut b = Box::new();
+    b.line.camera_is_up("a camera".into());
+    let (tell, health) = tokio::sync::watch::channel(Health {
+        link: Link::Up,
+        since: Timestamp::now(),
+        last_error: None,
+        warning: Some("its status does not come back".into()),
+        deaf: false,
+    });
+    b.view.watched.broker = Some(Monitor { health, counters: Default::default() });
+    assert!(ready::readiness(&b.view).0.is_empty());
+    tell.send_modify(|health| (health.warning, health.deaf) = (Some("no triggers come".into()), true));
+    assert_eq!(ready::readiness(&b.view).0, ["broker: no triggers come"]);
+    assert!(ready::health(&b.view).0.is_empty(), "a restart changes nothing");
 }
 
 #[test]

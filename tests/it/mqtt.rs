@@ -291,7 +291,7 @@ async fn verdicts_outside_the_order_go_where_they_belong() {
     let replayed = verdict("top", 10);
     let ahead = verdict("side", 20);
     rig.replayed.send(Replayed::Verdict(Box::new(replayed.clone()))).await.unwrap();
-    rig.alarms.send(ahead.clone()).await.unwrap();
+    rig.alarms.send(ahead.clone()).unwrap();
     assert_eq!(subscriber.wait_for("/top/verdict", 1).await[0]["id"], replayed.id.to_string());
     assert_eq!(subscriber.wait_for("/side/alarm", 1).await[0]["id"], ahead.id.to_string());
     rig.stop().await;
@@ -315,7 +315,7 @@ async fn an_early_alarm_does_not_wait_for_a_replay_and_the_replays_answer_does()
         to.send(Replayed::Over(Reply::done(camera("top"), id, json!({})))).await.unwrap();
     });
     subscriber.wait_for("/verdict", 1).await;
-    rig.alarms.try_send(verdict("side", 20)).unwrap();
+    rig.alarms.send(verdict("side", 20)).unwrap();
     subscriber.wait_for("/alarm", 1).await;
     assert!((subscriber.count("/verdict") as u64) < REPLAYED, "it waited for the replay");
     proxy.set(Mode::Pass(Duration::ZERO));
@@ -323,6 +323,32 @@ async fn an_early_alarm_does_not_wait_for_a_replay_and_the_replays_answer_does()
     assert_eq!(subscriber.count("/verdict") as u64, REPLAYED, "the answer overtook what it answers");
     replay.await.unwrap();
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn of_the_alarms_of_an_outage_the_newest_go_ahead_and_the_others_are_counted() {
+    let broker = Mosquitto::start(Access::Open).await;
+    let proxy = Proxy::start(broker.port()).await;
+    proxy.set(Mode::Swallow);
+    let rig = Rig::start(&options(proxy.port()), 16);
+    for sequence in 1..=40 {
+        rig.alarms.send(verdict("top", sequence)).unwrap();
+    }
+    let subscriber = Subscriber::start(broker.port(), "inspectord/#").await;
+    proxy.set(Mode::Pass(Duration::ZERO));
+    let alarms = subscriber.wait_for("/alarm", 16).await;
+    assert_eq!((&alarms[0]["sequence"], &alarms[15]["sequence"]), (&json!(25), &json!(40)));
+    assert_eq!(rig.monitor.counters.alarms_in_turn.get(), 24);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_stopped_before_it_has_subscribed_leaves_stopped_behind() {
+    let broker = Mosquitto::start(Access::Open).await;
+    // It is asked to stop before it has begun to connect.
+    Rig::start(&options(broker.port()), 16).stop().await;
+    let later = Subscriber::start(broker.port(), "inspectord/box/status").await;
+    assert_eq!(later.wait_for("/status", 1).await[0]["state"], "stopped");
 }
 
 #[tokio::test]
@@ -457,6 +483,7 @@ async fn oversize_messages_cannot_keep_verdicts_from_going_out() {
             && rig.monitor.health.borrow().warning.as_ref().is_some_and(|w| w.contains("larger"))
     })
     .await;
+    assert!(rig.monitor.health.borrow().deaf, "nobody is told that triggers are lost");
     rig.outgoing.send(Outgoing { position: 1, verdict: verdict("top", 1) }).await.unwrap();
     rig.acknowledged_to(1).await;
     plc.wait_for("/verdict", 1).await;

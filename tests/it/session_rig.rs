@@ -9,7 +9,7 @@ use inspectord::publish::{
 };
 use inspectord::shutdown::Shutdown;
 use inspectord::verdict::{Finding, Judgement, ModelRef, Outcome, Score, Threshold, Timings, Verdict};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::subscriber::eventually;
 pub(crate) struct Rig {
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     pub(crate) replayed: mpsc::Sender<Replayed>,
-    pub(crate) alarms: mpsc::Sender<Verdict>,
+    pub(crate) alarms: broadcast::Sender<Verdict>,
     pub(crate) acknowledged: mpsc::Receiver<u64>,
     pub(crate) states: watch::Sender<BTreeMap<CameraId, CameraState>>,
     pub(crate) replies: mpsc::Sender<Reply>,
@@ -51,7 +51,7 @@ impl Rig {
     pub(crate) fn start_after(options: &Options, inputs: usize, taken: Deliveries) -> Self {
         let (outgoing, outgoing_out) = mpsc::channel(16);
         let (replayed, replayed_out) = mpsc::channel(16);
-        let (alarms, alarms_out) = mpsc::channel(16);
+        let (alarms, alarms_out) = broadcast::channel(16);
         let (acknowledged_in, acknowledged) = mpsc::channel(16);
         let (states, states_out) = watch::channel(BTreeMap::new());
         let (replies, replies_out) = mpsc::channel(16);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::lag::Outlook;
 use super::{Conversation, Stage};
 use crate::delivery::Delivery;
 use crate::publish::excerpt::excerpt;
@@ -180,13 +181,17 @@ impl Conversation<'_> {
         }
         let oldest = self.owed.front().map(|owed| owed.since);
         let quiet = silent && !self.session.inbox.is_current() && self.lag.waited(now, keep_alive);
-        if quiet || self.lag.hopeless(oldest, keep_alive, now) {
-            self.session.inbox.caught_up();
-            if self.lag.given_up() && !self.session.reporter.has_warned() {
-                self.warn_of_silence();
+        let outlook = if quiet { Outlook::Hopeless } else { self.lag.outlook(oldest, keep_alive, now) };
+        match outlook {
+            Outlook::Hopeless => {
+                self.session.inbox.caught_up();
+                if self.lag.given_up() && !self.session.reporter.has_warned() {
+                    self.warn_of_silence();
+                }
             }
-        } else if self.lag.should_ask(oldest, now) {
-            self.say_online();
+            Outlook::Again => self.say_online(),
+            Outlook::Wait if self.lag.should_ask(oldest, now) => self.say_online(),
+            Outlook::Wait => {}
         }
     }
 }

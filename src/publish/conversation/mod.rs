@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rumqttc::{AsyncClient, Event, Outgoing as Sent, Packet as Received, QoS, SubAck, SubscribeFilter};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -21,7 +22,7 @@ use crate::verdict::Verdict;
 
 use self::hear::{Owed, Refusals, Unanswered};
 use self::lag::Lag;
-use crate::publish::connection::{Polled, drive, event_channel, refused_subscriptions, who};
+use crate::publish::connection::{Polled, Refused, drive, event_channel, refused_subscriptions, who};
 use crate::publish::error::PublishError;
 use crate::publish::payload::{CameraState, Presence, Reply, Status};
 use crate::publish::session::{Outgoing, Replayed, Session};
@@ -50,7 +51,7 @@ enum Wake {
     Library(Option<Polled>),
     Verdict(Outgoing),
     Replayed(Replayed),
-    Alarm(Verdict),
+    Alarm(Result<Verdict, RecvError>),
     Reply(Reply),
     States,
     Receipt,
@@ -125,7 +126,7 @@ impl<'a> Conversation<'a> {
                 Wake::Library(polled) => self.heard(polled)?,
                 Wake::Verdict(outgoing) => self.verdict(&outgoing),
                 Wake::Replayed(replayed) => self.replayed(&replayed),
-                Wake::Alarm(verdict) => self.early_alarm(&verdict),
+                Wake::Alarm(alarm) => self.early_alarm(alarm),
                 Wake::Reply(reply) => self.reply(&reply),
                 Wake::States => self.publish_states(Instant::now()),
                 Wake::Receipt => false,
@@ -161,7 +162,7 @@ impl<'a> Conversation<'a> {
             polled = events.recv() => Wake::Library(polled),
             Some(outgoing) = seam.outgoing.recv(), if hungry => Wake::Verdict(outgoing),
             Some(replayed) = seam.replayed.recv(), if replaying => Wake::Replayed(replayed),
-            Some(verdict) = seam.alarms.recv(), if alarmed => Wake::Alarm(verdict),
+            alarm = seam.alarms.recv(), if alarmed => Wake::Alarm(alarm),
             Some(reply) = seam.replies.recv(), if hungry => Wake::Reply(reply),
             Ok(()) = seam.states.changed(), if self.stage == Stage::Up => Wake::States,
             () = receipts.bell() => Wake::Receipt,
@@ -215,7 +216,7 @@ impl<'a> Conversation<'a> {
             let warning = "messages larger than can be taken in come on trigger or command topics, so \
                            that triggers and commands are not taken for a minute: find who sends them, and clear \
                            retained ones with `mosquitto_pub -r -n -t TOPIC`";
-            self.session.reporter.warn(warning.into());
+            self.session.reporter.warn(warning.into(), true);
         } else {
             self.subscribe()?;
         }
@@ -233,8 +234,12 @@ impl<'a> Conversation<'a> {
         self.subscribed = true;
         let options = &self.session.connector.options;
         let topics = &self.session.connector.topics;
-        if let Some(warning) = refused_subscriptions(&ack.return_codes, topics, &who(options)) {
-            self.session.reporter.warn(warning);
+        // Whatever stood there, such as that the inputs were closed, is over.
+        self.session.reporter.unrestricted();
+        if let Some(Refused { warning, deaf }) =
+            refused_subscriptions(&ack.return_codes, topics, &who(options))
+        {
+            self.session.reporter.warn(warning, deaf);
         }
         self.say_online();
     }
@@ -276,14 +281,15 @@ impl<'a> Conversation<'a> {
 
     fn warn_of_silence(&self) {
         let options = &self.session.connector.options;
-        self.session.reporter.warn(format!(
+        let warning = format!(
             "the broker acknowledged this box's status and did not deliver it back: its access rules may silently drop \
              what {} publishes or reads below `{}`; until `{}` is allowed in both directions, triggers that it held back \
              may be taken for fresh ones",
             who(options),
             self.session.connector.topics.prefix(),
             self.session.connector.topics.status(),
-        ));
+        );
+        self.session.reporter.warn(warning, false);
     }
 
     fn stop_asked_for(&mut self) -> bool {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use rumqttc::QoS;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -16,8 +17,11 @@ use crate::publish::window::{Packet, Purpose};
 use crate::verdict::{Decision, Verdict};
 
 impl Conversation<'_> {
-    /// Says that the box is there. The broker delivers that back after everything that came before it.
+    /// Says that the box is there, unless it is leaving. The broker delivers that back after everything that came before it.
     pub(super) fn say_online(&mut self) {
+        if !matches!(self.stage, Stage::Up | Stage::Draining) {
+            return;
+        }
         let payload = self.online.clone();
         self.lag.asked();
         self.push_status(payload);
@@ -67,9 +71,15 @@ impl Conversation<'_> {
         }
     }
 
-    pub(super) fn early_alarm(&mut self, verdict: &Verdict) -> bool {
-        let topic = self.session.connector.topics.alarm(verdict.camera());
-        self.push(topic, self.encode(verdict), Purpose::Alarm);
+    pub(super) fn early_alarm(&mut self, alarm: Result<Verdict, RecvError>) -> bool {
+        match alarm {
+            Ok(verdict) => {
+                let topic = self.session.connector.topics.alarm(verdict.camera());
+                self.push(topic, self.encode(&verdict), Purpose::Alarm);
+            }
+            Err(RecvError::Lagged(older)) => self.session.reporter.counters.alarms_in_turn.add(older),
+            Err(RecvError::Closed) => {}
+        }
         false
     }
 
