@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::evidence_thread::write_evidence;
 use super::journal::Disk;
 use super::recovery::recover;
 use super::simulated::{Fault, FaultyDisk};
 use super::tests::{options, request};
+use super::thread_tests::{evidence, writer_of};
 use super::*;
 use crate::delivery::Delivery;
 use crate::verdict::{Trigger, Verdict};
@@ -330,6 +332,32 @@ fn a_number_that_a_lost_verdict_may_have_had_is_not_given_again() {
     // The last of the side and what follows.
     let [side, top] = unreadable(&|length| length / 2 - 8192..length);
     assert!((41..200).contains(&side) && side > top.min(41), "{side} {top}");
+}
+
+#[test]
+fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, handle, (job_queue, done)) = writer_of(folder.path());
+    writer.evidence_wait = Duration::from_millis(1);
+    let writer = std::thread::spawn(move || writer.run());
+
+    // Nobody writes evidence yet, and more waits than the queue holds.
+    let pending: Vec<_> = (0..20u32)
+        .map(|n| if n % 5 == 0 { evidence() } else { None })
+        .map(|evidence| handle.record(RecordRequest { evidence, ..request("top", 0.9) }))
+        .collect();
+    for (n, pending) in pending.into_iter().enumerate() {
+        let verdict = pending.wait().unwrap();
+        assert_eq!((verdict.sequence, verdict.evidence), (n as u64 + 1, None));
+    }
+    assert_eq!(handle.health().evidence_lost, 4);
+    // What comes too late is not kept.
+    // There may have been no room for a word that it is time to close.
+    handle.shared.close_within(SOON);
+    writer.join().unwrap().unwrap();
+    write_evidence(&job_queue, &done, &handle.shared);
+    assert!(!folder.path().join("evidence").exists());
+    assert_eq!(handle.health().evidence_waiting, 0);
 }
 
 proptest! {

@@ -55,8 +55,6 @@ mod thread;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
-mod evidence_tests;
-#[cfg(test)]
 mod index_tests;
 #[cfg(test)]
 mod retention_tests;
@@ -64,6 +62,8 @@ mod retention_tests;
 mod simulated;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thread_tests;
 
 pub use complaint::Failing;
 pub use error::StoreError;

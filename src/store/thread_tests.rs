@@ -1,13 +1,12 @@
-//! That verdicts never wait for their evidence longer than they may, whatever becomes of the thread that writes it.
+//! What the store thread does when others do not do their part.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::evidence_thread::{Done, Job, write_evidence};
+use super::evidence_thread::{Done, Job};
 use super::journal::{Disk, Journal};
 use super::shared::{Bounds, Shared};
 use super::state::State;
@@ -15,10 +14,8 @@ use super::tests::request;
 use super::thread::Writer;
 use super::*;
 
-const SOON: Duration = Duration::from_secs(30);
-
 /// A writer and a handle on it, without a thread, and what the evidence thread would have.
-fn writer_of(folder: &Path) -> (Writer, StoreHandle, (Receiver<Job>, Sender<Done>)) {
+pub(super) fn writer_of(folder: &Path) -> (Writer, StoreHandle, (Receiver<Job>, Sender<Done>)) {
     let path = folder.join("journal");
     fs::create_dir(&path).unwrap();
     let start = (uuid::Uuid::now_v7(), State::default(), 1);
@@ -32,7 +29,7 @@ fn writer_of(folder: &Path) -> (Writer, StoreHandle, (Receiver<Job>, Sender<Done
     (writer, StoreHandle { shared, commands }, (job_queue, done))
 }
 
-fn evidence() -> Option<Evidence> {
+pub(super) fn evidence() -> Option<Evidence> {
     Some(Evidence { picture: vec![7; 1000], extension: "png", heatmap_png: None })
 }
 
@@ -62,30 +59,4 @@ fn verdicts_go_on_without_evidence_when_what_writes_it_has_ended() {
         Err(TryRecvError::Empty),
         "it is not asked in vain for ever"
     );
-}
-
-#[test]
-fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut writer, handle, (job_queue, done)) = writer_of(folder.path());
-    writer.evidence_wait = Duration::from_millis(1);
-    let writer = std::thread::spawn(move || writer.run());
-
-    // Nobody writes evidence yet, and more waits than the queue holds.
-    let pending: Vec<_> = (0..20u32)
-        .map(|n| if n % 5 == 0 { evidence() } else { None })
-        .map(|evidence| handle.record(RecordRequest { evidence, ..request("top", 0.9) }))
-        .collect();
-    for (n, pending) in pending.into_iter().enumerate() {
-        let verdict = pending.wait().unwrap();
-        assert_eq!((verdict.sequence, verdict.evidence), (n as u64 + 1, None));
-    }
-    assert_eq!(handle.health().evidence_lost, 4);
-    // What comes too late is not kept.
-    // There may have been no room for a word that it is time to close.
-    handle.shared.close_within(SOON);
-    writer.join().unwrap().unwrap();
-    write_evidence(&job_queue, &done, &handle.shared);
-    assert!(!folder.path().join("evidence").exists());
-    assert_eq!(handle.health().evidence_waiting, 0);
 }
