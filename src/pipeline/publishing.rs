@@ -205,11 +205,12 @@ fn troubles(store: &store::Health) -> Vec<String> {
         (&store.thinning, "pictures are not kept as evidence, verdicts are"),
         (&store.slow, "the disk is slow, so that verdicts come late"),
         (&store.pressed, "the disk is full, and verdicts use what was kept free for them"),
+        (&store.unreserved, "too little is kept free for verdicts, should the disk fill up"),
         (
             &store.crowded,
             "pictures go as soon as they are published, for the store's limits cannot be kept to",
         ),
-        (&store.undated, "nothing is deleted for its age"),
+        (&store.undated, "what looks too old of a sudden is not deleted"),
         (&store.unread, "recorded verdicts cannot be read to be published"),
         (&store.gaps, "recorded verdicts were not published"),
     ];

@@ -216,15 +216,16 @@ impl Service {
         unpublished
     }
 
-    /// Notes progress and tells of it, unless a stage has hung or publishing has ended; logs when one has, and when a stage goes
-    /// on.
+    /// Notes progress and tells of it, unless a stage has hung, or publishing or a part of the store has ended; logs when one
+    /// has, and when a stage goes on.
     fn makes_progress(&self, known: &mut Option<(CameraId, &'static str)>) -> bool {
         let hung = |health: &LineHealth| Some((health.camera().clone(), health.stalled(STALL)?));
         let stalled = self.pipeline.health().find_map(hung);
-        if let Some(what) = self.broker.as_ref().and_then(Broker::ended)
+        let ended = self.store_thread.ended().or_else(|| self.broker.as_ref().and_then(Broker::ended));
+        if let Some(what) = ended
             && self.progress.breaks(what)
         {
-            error!(what, "publishing has ended by a fault; the watchdog will restart the program");
+            error!(what, "it has ended by a fault; the watchdog will restart the program");
         }
         let progress = stalled.is_none() && self.progress.broken().is_none();
         if progress {
@@ -277,5 +278,33 @@ impl Service {
         if let Some(broker) = &self.broker {
             broker.publish_states(&self.pipeline, &self.store);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_store_that_ends_by_a_fault_stops_progress() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::Options { path: folder.path().join("store"), ..store::Options::default() };
+        let plan = ServicePlan {
+            box_name: "box".into(),
+            lines: Vec::new(),
+            store,
+            mqtt: None,
+            observer: None,
+            keepers: Keepers::default(),
+        };
+        let service = Service::start(plan).unwrap();
+        let mut stalled = None;
+        assert!(service.makes_progress(&mut stalled));
+        service.store_thread.end_recording();
+        while service.makes_progress(&mut stalled) {
+            std::thread::yield_now();
+        }
+        assert!(["recording verdicts", "writing evidence"].contains(&service.progress().broken().unwrap()));
+        service.stop();
     }
 }

@@ -1,34 +1,62 @@
-//! Whether the box's clock can be believed, as far as deleting by age goes: a clock that is set forward by years makes
-//! everything look too old, and what is deleted does not come back when it is set right.
+//! The moment by which age counts, as far as deleting goes: a clock that is set forward by years makes everything look too old,
+//! and what is deleted does not come back when it is set right.
 //!
-//! A leap is an advance of UTC that the monotonic clock, or the newest verdict at the start, does not bear out. After one, age
-//! counts for nothing for a day, also across restarts, or until the clock is set back. Owned by the retention thread. Not
-//! here: what is deleted (`retention`).
+//! A leap is an advance of UTC that the monotonic clock, or the newest verdict at the start, does not bear out. For a day after
+//! one, age counts as if it had not been, also across restarts, or until the clock is set back. So a box that is off at night
+//! keeps everything a night longer, and not for ever. Owned by the retention thread. Not here: what is deleted (`retention`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::durable;
 use crate::telemetry::chain;
 
-/// Says, in the store's folder, when the clock leapt, by itself.
+/// Says, in the store's folder, when the clock leapt, by itself, and by how many seconds: a line for each leap.
 const FILE: &str = "clock.leap";
 /// How long somebody has to set the clock right.
 const HELD: Duration = Duration::from_secs(24 * 3600);
 /// A leap is more than this part of the time that is kept: so much may be deleted too early.
 const PART: i32 = 10;
+/// For so long a box may have been off, over holidays, without anybody being asked whether its clock is right.
+const OFF: SignedDuration = SignedDuration::from_hours(4 * 24);
+
+#[derive(Debug)]
+struct Leap {
+    at: Timestamp,
+    by: SignedDuration,
+    /// Until then it is not believed.
+    until: Instant,
+    /// Somebody should look at the clock.
+    dubious: bool,
+}
+
+impl Leap {
+    /// The leap that a line of the file tells of, while it counts.
+    fn read(line: &str, utc: Timestamp, now: Instant) -> Option<Self> {
+        let (at, by) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let at: Timestamp = at.parse().ok()?;
+        let left = HELD.checked_sub(Duration::try_from(utc.duration_since(at)).ok()?)?;
+        // Earlier versions did not say by how much.
+        let by = by.parse().map_or(SignedDuration::MAX, SignedDuration::from_secs);
+        Some(Self { at, by, until: now + left, dubious: by > OFF })
+    }
+
+    fn line(&self) -> String {
+        format!("{} {}\n", self.at, self.by.as_secs())
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Calendar {
     file: PathBuf,
-    leap: SignedDuration,
+    least: SignedDuration,
     known: (Timestamp, Instant),
-    until: Option<Instant>,
+    leaps: Vec<Leap>,
 }
 
 impl Calendar {
@@ -40,47 +68,71 @@ impl Calendar {
         (utc, now): (Timestamp, Instant),
     ) -> Self {
         let file = store.join(FILE);
-        let leapt = fs::read_to_string(&file).ok().and_then(|at| at.trim().parse::<Timestamp>().ok());
-        let since = leapt.and_then(|leapt| Duration::try_from(utc.duration_since(leapt)).ok());
-        let until = since.and_then(|since| HELD.checked_sub(since)).map(|left| now + left);
-        let known = (newest.map_or(utc, |newest| newest.min(utc)), now);
-        let calendar = Self { file, leap: keep / PART, known, until };
-        if leapt.is_some() && until.is_none() {
-            calendar.forget();
+        let noted = fs::read_to_string(&file).unwrap_or_default();
+        let leaps = noted.lines().filter_map(|line| Leap::read(line, utc, now)).collect();
+        let mut calendar = Self { file, least: keep / PART, known: (utc, now), leaps };
+        let ahead = newest.map_or(SignedDuration::ZERO, |newest| utc.duration_since(newest));
+        if ahead > calendar.least {
+            calendar.leapt(ahead, ahead > OFF);
+        } else if !noted.is_empty() {
+            calendar.note();
         }
         calendar
     }
 
-    /// Whether age counts, now that UTC is `utc`.
-    pub(super) fn is_believed(&mut self, utc: Timestamp, now: Instant) -> bool {
+    /// The moment by which age counts, now that UTC is `utc`.
+    pub(super) fn today(&mut self, utc: Timestamp, now: Instant) -> Timestamp {
         let elapsed = SignedDuration::try_from(now - self.known.1).unwrap_or(SignedDuration::MAX);
         let ahead = utc.duration_since(self.known.0).saturating_sub(elapsed);
-        if ahead.abs() > self.leap {
+        if ahead.abs() > self.least {
             self.known = (utc, now);
-            self.until = None;
             if ahead.is_positive() {
-                let days = ahead.as_hours() / 24;
-                warn!(
-                    days,
-                    "the clock went forward at once: nothing is deleted for its age for a day; set it right if it is wrong"
-                );
-                self.until = Some(now + HELD);
-                if let Err(error) = durable::replace(&self.file, utc.to_string().as_bytes()) {
-                    warn!(error = %chain(&error), "it cannot be noted that the clock is in doubt; a restart will believe it");
-                }
+                self.leapt(ahead, true);
             } else {
-                self.forget();
+                self.leaps.clear();
+                self.note();
             }
         }
-        if self.until.is_some_and(|until| until <= now) {
-            self.until = None;
-            self.forget();
+        let leaps = self.leaps.len();
+        self.leaps.retain(|leap| leap.until > now);
+        if self.leaps.len() < leaps {
+            self.note();
         }
-        self.until.is_none()
+        let by = self.leaps.iter().fold(SignedDuration::ZERO, |sum, leap| sum.saturating_add(leap.by));
+        utc.checked_sub(by).unwrap_or(Timestamp::MIN)
     }
 
-    fn forget(&self) {
-        let _was_not_there = fs::remove_file(&self.file);
+    /// Whether somebody should look at the clock.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.leaps.iter().any(|leap| leap.dubious)
+    }
+
+    /// The clock, as of `known`, is ahead `by` so much of what is borne out.
+    fn leapt(&mut self, by: SignedDuration, dubious: bool) {
+        let hours = by.as_hours();
+        if dubious {
+            warn!(
+                hours,
+                "the clock went forward at once: for a day age counts as if it had not; set it right if it is wrong"
+            );
+        } else {
+            info!(hours, "the box was off, or its clock went forward: for a day age counts as if it had not");
+        }
+        let (at, now) = self.known;
+        self.leaps.push(Leap { at, by, until: now + HELD, dubious });
+        self.note();
+    }
+
+    /// Has the leaps outlive the process.
+    fn note(&self) {
+        if self.leaps.is_empty() {
+            let _was_not_there = fs::remove_file(&self.file);
+            return;
+        }
+        let lines: String = self.leaps.iter().map(Leap::line).collect();
+        if let Err(error) = durable::replace(&self.file, lines.as_bytes()) {
+            warn!(error = %chain(&error), "it cannot be noted that the clock is in doubt; a restart will believe it");
+        }
     }
 }
 
@@ -105,16 +157,20 @@ mod tests {
             )
         };
         let mut calendar = Calendar::new(store.path(), 90 * DAY, Some(noon() - DAY / 2), at(0));
-        let mut believed = |ahead: SignedDuration, hours| {
+        let mut off_by = |ahead: SignedDuration, hours| {
             let (utc, now) = at(hours);
-            calendar.is_believed(utc + ahead, now)
+            let off_by = calendar.today(utc + ahead, now).duration_since(utc);
+            (off_by, calendar.is_in_doubt())
         };
-        assert!(believed(SignedDuration::ZERO, 0) && believed(SignedDuration::ZERO, 300));
-        assert!(believed(8 * DAY, 301), "less than a tenth of what is kept");
-        assert!(!believed(100 * DAY, 302) && !believed(100 * DAY, 325));
-        assert!(believed(100 * DAY, 326), "nobody has set it right in a day");
-        assert!(!believed(300 * DAY, 327));
-        assert!(believed(SignedDuration::ZERO, 328), "somebody has");
+        const NOTHING: SignedDuration = SignedDuration::ZERO;
+        assert_eq!(off_by(NOTHING, 0), (NOTHING, false));
+        assert_eq!(off_by(NOTHING, 300), (NOTHING, false));
+        assert_eq!(off_by(8 * DAY, 301), (8 * DAY, false), "less than a tenth of what is kept");
+        assert_eq!(off_by(100 * DAY, 302), (NOTHING, true));
+        assert_eq!(off_by(100 * DAY, 325), (NOTHING, true));
+        assert_eq!(off_by(100 * DAY, 326), (100 * DAY, false), "nobody has set it right in a day");
+        assert_eq!(off_by(300 * DAY, 327), (100 * DAY, true));
+        assert_eq!(off_by(NOTHING, 328), (NOTHING, false), "somebody has");
         assert!(!store.path().join(FILE).exists());
     }
 
@@ -124,13 +180,49 @@ mod tests {
         let now = Instant::now();
         let wrong = noon() + 4000 * DAY;
         let open = |newest, utc| Calendar::new(store.path(), 90 * DAY, Some(newest), (utc, now));
-        assert!(!open(noon(), wrong).is_believed(wrong, now), "the newest verdict is of long ago");
-        assert!(open(wrong, noon()).is_believed(noon(), now), "set right between two starts");
-        assert!(!open(noon(), wrong).is_believed(wrong, now));
+        let leapt = |newest, utc| {
+            let mut calendar = open(newest, utc);
+            let leapt = utc.duration_since(calendar.today(utc, now));
+            assert_eq!(calendar.is_in_doubt(), leapt > OFF);
+            leapt
+        };
+        assert_eq!(leapt(noon(), wrong), 4000 * DAY, "the newest verdict is of long ago");
+        assert_eq!(leapt(wrong, noon()), SignedDuration::ZERO, "set right between two starts");
+        assert!(!store.path().join(FILE).exists());
+        assert_eq!(leapt(noon(), wrong), 4000 * DAY);
         // Verdicts bear the wrong time by now.
         let mut restarted = open(wrong, wrong + DAY / 2);
-        assert!(!restarted.is_believed(wrong + DAY / 2, now));
-        assert!(restarted.is_believed(wrong + DAY, now + HELD / 2));
-        assert!(open(wrong, wrong + DAY).is_believed(wrong + DAY, now));
+        assert_eq!(restarted.today(wrong + DAY / 2, now), noon() + DAY / 2);
+        assert_eq!(restarted.today(wrong + DAY, now + HELD / 2), wrong + DAY);
+        assert_eq!(leapt(wrong, wrong + DAY), SignedDuration::ZERO);
+        // As versions noted it that did not say by how much.
+        fs::write(store.path().join(FILE), wrong.to_string()).unwrap();
+        assert_eq!(open(wrong, wrong).today(wrong, now), Timestamp::MIN);
+    }
+
+    #[test]
+    fn a_box_that_is_off_at_night_keeps_everything_a_night_longer_and_not_for_ever() {
+        let store = tempfile::tempdir().unwrap();
+        let night = SignedDuration::from_hours(14);
+        let mut evening = noon();
+        for day in 1..30 {
+            // Every third day begins before the last one's night is believed.
+            let early = SignedDuration::from_mins(if day % 3 == 0 { 10 } else { 0 });
+            let (morning, now) = (noon() + day * DAY - DAY + night - early, Instant::now());
+            let mut calendar = Calendar::new(store.path(), 5 * DAY, Some(evening), (morning, now));
+            for hour in 0..10 {
+                let passed = Duration::from_secs(3600 * hour);
+                let utc = morning + passed;
+                let late = utc.duration_since(calendar.today(utc, now + passed));
+                assert!(late >= night - early && late <= if hour == 0 { 2 * night } else { night }, "{late}");
+                assert!(!calendar.is_in_doubt(), "nobody is asked every morning");
+            }
+            evening = noon() + day * DAY;
+        }
+        // The battery of the box's clock is empty.
+        let (wrong, now) = (evening + 4000 * DAY, Instant::now());
+        let mut calendar = Calendar::new(store.path(), 5 * DAY, Some(evening), (wrong, now));
+        assert_eq!(calendar.today(wrong, now), evening);
+        assert!(calendar.is_in_doubt());
     }
 }

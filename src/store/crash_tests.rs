@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,13 +9,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::evidence_thread::write_evidence;
-use super::journal::{Disk, Journal};
+use super::journal::Disk;
 use super::recovery::recover;
-use super::shared::{Bounds, Shared};
 use super::simulated::{Fault, FaultyDisk};
-use super::state::State;
 use super::tests::{options, request};
-use super::thread::Writer;
+use super::thread_tests::{evidence, writer_of};
 use super::*;
 use crate::delivery::Delivery;
 use crate::verdict::{Trigger, Verdict};
@@ -288,22 +285,11 @@ fn what_a_killed_program_left_in_memory_is_on_disk_before_it_is_believed() {
 #[test]
 fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal");
-    fs::create_dir(&path).unwrap();
-    let start = (uuid::Uuid::now_v7(), State::default(), 1);
-    let journal = Journal::new(path, Box::new(Disk), 1 << 20, start);
-    let bounds = Bounds { min_free_bytes: 0, reserve_bytes: 0, max_evidence_waiting: 1 << 20 };
-    let shared = Arc::new(Shared::new(folder.path().to_owned(), &State::default(), 0, &bounds));
-    let (commands, queue) = crossbeam_channel::bounded(4);
-    let (jobs, job_queue) = crossbeam_channel::unbounded();
-    let (done, done_queue) = crossbeam_channel::unbounded();
-    let mut writer = Writer::new("box", journal, queue, (jobs, done_queue), shared.clone());
+    let (mut writer, handle, (job_queue, done)) = writer_of(folder.path());
     writer.evidence_wait = Duration::from_millis(1);
     let writer = std::thread::spawn(move || writer.run());
-    let handle = StoreHandle { shared: shared.clone(), commands };
 
     // Nobody writes evidence yet, and more waits than the queue holds.
-    let evidence = || Some(Evidence { picture: vec![7; 1000], extension: "png", heatmap_png: None });
     let pending: Vec<_> = (0..20u32)
         .map(|n| if n % 5 == 0 { evidence() } else { None })
         .map(|evidence| handle.record(RecordRequest { evidence, ..request("top", 0.9) }))
@@ -317,7 +303,7 @@ fn verdicts_go_on_without_evidence_that_the_disk_is_too_slow_for() {
     // There may have been no room for a word that it is time to close.
     handle.shared.close_within(SOON);
     writer.join().unwrap().unwrap();
-    write_evidence(&job_queue, &done, &shared);
+    write_evidence(&job_queue, &done, &handle.shared);
     assert!(!folder.path().join("evidence").exists());
     assert_eq!(handle.health().evidence_waiting, 0);
 }

@@ -7,14 +7,17 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `handle`, `thread` | the commands, and the thread that obeys them |
+//! | `open` | opening and closing: the lock, recovery, the threads |
+//! | `handle`, `command`, `thread` | who asks, what is asked, and the thread that obeys |
+//! | `ids` | what verdicts are known by |
 //! | `record`, `segment`, `state` | a record in bytes, a segment file, the sum of all records |
 //! | `journal`, `recovery`, `reader` | writing, opening after a crash, reading |
 //! | `history`, `queries` | past verdicts by camera, time and decision, from the journal alone or helped by the index |
-//! | `index`, `indexer` | the sled index, and the thread that keeps and renews it |
+//! | `index`, `slot`, `indexer` | the sled index, where it is to be found, and the thread that keeps and renews it |
 //! | `evidence`, `evidence_thread` | pictures and heat maps, and the thread that writes them |
 //! | `retention`, `calendar`, `reserve` | making room, on a thread of its own; whether the clock may tell what is old; room that only verdicts may use |
-//! | `complaint` | what is the matter, for people |
+//! | `shared`, `kept`, `complaint` | what threads and handles share: counters, what retention has done, what is the matter |
+//! | `options`, `error` | the settings and their defaults, what can go wrong |
 //! | `judged` | the files whose verdicts retention has deleted |
 //! | `outbox` | what is recorded and not yet published |
 
@@ -28,6 +31,7 @@ mod evidence;
 mod evidence_thread;
 mod handle;
 mod history;
+mod ids;
 mod index;
 mod indexer;
 mod journal;
@@ -60,6 +64,8 @@ mod retention_tests;
 mod simulated;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thread_tests;
 
 pub use complaint::Failing;
 pub use error::StoreError;

@@ -1,6 +1,6 @@
 //! Opening and closing: the lock, recovery, and the store's threads.
 //!
-//! Not here: what the threads do (`thread`, `index`, `retention`).
+//! Not here: what the threads do (`thread`, `evidence_thread`, `indexer`, `retention`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ pub struct Store;
 pub struct StoreThread {
     handle: StoreHandle,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
-    others: Vec<JoinHandle<()>>,
+    /// With what each does, for people.
+    others: [(&'static str, Option<JoinHandle<()>>); 3],
     _lock: LockFile,
 }
 
@@ -99,7 +100,11 @@ impl Store {
         let threads = StoreThread {
             handle: handle.clone(),
             writer: Some(writer),
-            others: vec![evidence, indexer, retention],
+            others: [
+                ("writing evidence", Some(evidence)),
+                ("keeping the index", Some(indexer)),
+                ("making room in the store", Some(retention)),
+            ],
             _lock: lock,
         };
         Ok((handle, threads))
@@ -115,6 +120,20 @@ impl StoreThread {
         self.stop(time)
     }
 
+    /// What of it has ended though nobody asked it to: by a fault.
+    pub fn ended(&self) -> Option<&'static str> {
+        let writer = self.writer.iter().map(|thread| ("recording verdicts", thread.is_finished()));
+        let others =
+            self.others.iter().filter_map(|(what, thread)| Some((*what, thread.as_ref()?.is_finished())));
+        writer.chain(others).find_map(|(what, ended)| ended.then_some(what))
+    }
+
+    /// Has the thread end that records, as a fault would.
+    #[cfg(test)]
+    pub(crate) fn end_recording(&self) {
+        let _full_or_gone = self.handle.commands.send(Command::Close);
+    }
+
     fn stop(&mut self, time: Duration) -> Result<(), StoreError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         self.handle.shared.close_within(time);
@@ -122,7 +141,7 @@ impl StoreThread {
         let _full_or_gone = self.handle.commands.send_timeout(Command::Close, time);
         let result = writer.join().unwrap_or(Err(StoreError::Closed));
         self.handle.shared.closed.request();
-        for thread in self.others.drain(..) {
+        for thread in self.others.iter_mut().filter_map(|(_, thread)| thread.take()) {
             let _panicked_and_logged = thread.join();
         }
         result
@@ -160,4 +179,35 @@ fn take_lock(store: &Path) -> Result<LockFile, StoreError> {
 /// The process that has the store in the folder `path` open, if one has.
 pub(crate) fn holder(path: &Path) -> Option<Holder> {
     LockFile::holder(&path.join(LOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::options;
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_unasked_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (handle, mut threads) = Store::open(&options(folder.path()), "box").unwrap();
+        assert_eq!(threads.ended(), None);
+        let evidence = threads.others[0].1.replace(spawn("evidence", || panic!("a fault")).unwrap());
+        let wait_for = |threads: &StoreThread, what| {
+            while threads.ended() != Some(what) {
+                std::thread::yield_now();
+            }
+        };
+        wait_for(&threads, "writing evidence");
+        threads.others[0].1 = evidence;
+        assert_eq!(threads.ended(), None);
+        threads.end_recording();
+        wait_for(&threads, "recording verdicts");
+        threads.writer = None;
+        wait_for(&threads, "writing evidence");
+        threads.others[0].1 = None;
+        handle.shared.closed.request();
+        wait_for(&threads, "keeping the index");
+        threads.others[1].1 = None;
+        wait_for(&threads, "making room in the store");
+    }
 }

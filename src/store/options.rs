@@ -23,8 +23,8 @@ pub struct Options {
     /// Days for which verdicts and evidence are kept, by the time they were recorded; 0 keeps them until space runs
     /// out. Default 90: a quarter's complaints can be looked up.
     pub keep_days: u32,
-    /// MiB that the whole store may take, 0 for no limit. Beyond it evidence goes first, oldest first, then whole
-    /// journal segments. Default 20480 (20 GiB): some ten thousand pictures beside ten million verdicts.
+    /// MiB that journal, index and evidence may take, 0 for no limit. Beyond it evidence goes first, oldest first, then whole
+    /// journal segments. Not in it: the reserve, the lists of judged files, an index that was put aside as damaged. Default 20480 (20 GiB): some ten thousand pictures beside ten million verdicts.
     pub max_megabytes: u64,
     /// MiB that must stay free on the disk. Below it the oldest evidence and then the oldest segments go; below half
     /// of it no new evidence is written, so that verdicts still have room. Default 1024.

@@ -6,7 +6,9 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::FallocateFlags;
@@ -30,6 +32,8 @@ pub(super) struct Reserve {
     held: u64,
     /// Since when less is held than once was.
     used_since: Option<Timestamp>,
+    /// Since when less is held than is wanted.
+    lacking_since: Option<Instant>,
     /// It was said already that it cannot be taken hold of.
     complained: bool,
 }
@@ -38,8 +42,12 @@ impl Reserve {
     /// The reserve of the store in `store`, on a disk of `disk` bytes, as far as it is there already.
     pub(super) fn new(store: &Path, wanted: u64, disk: u64) -> Self {
         let path = store.join(FILE);
-        let held = fs::metadata(&path).map_or(0, |file| file.len());
-        Self { path, wanted: wanted.min(disk / MOST_OF_DISK), held, used_since: None, complained: false }
+        let (held, wanted) = (occupied(&path), wanted.min(disk / MOST_OF_DISK));
+        Self { path, wanted, held, used_since: None, lacking_since: None, complained: false }
+    }
+
+    fn missing(&self) -> u64 {
+        self.wanted.saturating_sub(self.held)
     }
 
     /// Gives up a piece; `false` when there is none left.
@@ -60,19 +68,25 @@ impl Reserve {
         true
     }
 
-    /// Takes hold of what is missing, where `free` bytes are enough for that and `besides`.
-    pub(super) fn refill(&mut self, free: u64, besides: u64) {
-        let missing = self.wanted.saturating_sub(self.held);
+    /// Takes hold of what is missing, where that leaves so much of the `free` bytes that evidence is still kept, for which half of
+    /// `min_free` will do.
+    pub(super) fn refill(&mut self, free: u64, min_free: u64) {
         if self.held > self.wanted {
             let _tried_again = resize(&self.path, self.wanted).map(|()| self.held = self.wanted);
         }
+        let missing = self.missing();
         // An earlier run may have used it up, on a disk that is full still.
         if missing > 0 && free < PIECE && self.path.exists() {
             self.used_since.get_or_insert_with(Timestamp::now);
         }
-        if missing == 0 || free < besides.saturating_add(missing) {
-            return;
+        if missing > 0 && free >= (min_free / 2).saturating_add(missing) {
+            self.take_hold();
         }
+        let since = self.lacking_since.unwrap_or_else(Instant::now);
+        self.lacking_since = (self.missing() > 0).then_some(since);
+    }
+
+    fn take_hold(&mut self) {
         match allocate(&self.path, self.wanted) {
             Ok(()) => {
                 self.held = self.wanted;
@@ -86,7 +100,7 @@ impl Reserve {
                 let _best_effort = resize(&self.path, self.held);
                 if cannot(&error) {
                     warn!(error = %chain(&error), "no room can be kept free for verdicts on this file system");
-                    self.wanted = 0;
+                    (self.wanted, self.used_since) = (0, None);
                 } else if error.kind() != io::ErrorKind::StorageFull && !self.complained {
                     warn!(error = %chain(&error), "no room can be kept free for verdicts now; it is tried again");
                     self.complained = true;
@@ -99,12 +113,30 @@ impl Reserve {
     pub(super) fn in_use(&self) -> Option<(Timestamp, u64)> {
         self.used_since.map(|since| (since, self.held))
     }
+
+    /// What must be free besides, to be taken hold of: until it is whole again, no evidence is kept.
+    pub(super) fn claims(&self) -> u64 {
+        self.used_since.map_or(0, |_| self.missing())
+    }
+
+    /// What people are to know where less has been held than is wanted for as long as that, though nothing of it was used.
+    pub(super) fn lacks_for(&self, long: Duration) -> Option<String> {
+        let since = self.lacking_since.filter(|_| self.used_since.is_none())?;
+        let (held, wanted) = (self.held >> 20, self.wanted >> 20);
+        let told = || format!("{held} of {wanted} MiB of [store] reserve_megabytes; make room on the disk");
+        (since.elapsed() >= long).then(told)
+    }
 }
 
 /// Whether the file system has no such thing as taking hold of room, rather than failing at it.
 fn cannot(error: &io::Error) -> bool {
     let never = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
     never.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Bytes that the file takes from the disk. A copy of one that holds nothing may look as long and take none.
+fn occupied(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len().min(512 * file.blocks()))
 }
 
 fn resize(path: &Path, length: u64) -> io::Result<()> {
@@ -131,9 +163,9 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
         assert!(!reserve.give_up(), "nothing is held yet");
-        reserve.refill(10 * MIB, 8 * MIB);
+        reserve.refill(7 * MIB - 1, 8 * MIB);
         assert!(!reserve.give_up(), "there was no room besides");
-        reserve.refill(11 * MIB, 8 * MIB);
+        reserve.refill(7 * MIB, 8 * MIB);
         let file = store.path().join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().len(), 3 * MIB);
         assert_eq!(reserve.in_use(), None);
@@ -143,9 +175,41 @@ mod tests {
         let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
         assert!(reserve.give_up() && reserve.give_up() && !reserve.give_up());
         assert_eq!(fs::metadata(&file).unwrap().len(), 0);
-        reserve.refill(11 * MIB, 8 * MIB);
+        reserve.refill(7 * MIB, 8 * MIB);
         assert_eq!(reserve.in_use(), None);
         assert_eq!(fs::metadata(&file).unwrap().len(), 3 * MIB);
+    }
+
+    #[test]
+    fn a_copy_that_takes_no_room_is_not_taken_for_the_reserve() {
+        let store = tempfile::tempdir().unwrap();
+        let file = store.path().join(FILE);
+        File::create(&file).unwrap().set_len(3 * MIB).unwrap();
+        let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
+        assert!(!reserve.give_up(), "it would make no room");
+        reserve.refill(u64::MAX, 0);
+        assert_eq!(occupied(&file), 3 * MIB);
+        assert!(reserve.give_up());
+    }
+
+    #[test]
+    fn a_reserve_that_cannot_be_had_is_told_and_one_that_is_used_claims_its_room() {
+        let store = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::new(store.path(), 3 * MIB, u64::MAX);
+        reserve.refill(4 * MIB, 8 * MIB);
+        assert_eq!((reserve.claims(), reserve.lacks_for(Duration::MAX)), (0, None));
+        let told = reserve.lacks_for(Duration::ZERO).unwrap();
+        assert!(told.starts_with("0 of 3 MiB"), "{told}");
+        reserve.refill(u64::MAX, 8 * MIB);
+        assert_eq!(reserve.lacks_for(Duration::ZERO), None);
+        assert!(reserve.give_up() && reserve.give_up());
+        reserve.refill(0, 0);
+        assert_eq!((reserve.claims(), reserve.lacks_for(Duration::ZERO)), (2 * MIB, None));
+        for min_free in [0, MIB, 100 * MIB] {
+            reserve.refill(min_free + reserve.claims(), min_free);
+            assert_eq!((reserve.claims(), reserve.in_use()), (0, None), "{min_free}");
+            assert!(reserve.give_up());
+        }
     }
 
     #[test]

@@ -68,6 +68,27 @@ struct Exhibit {
     folder: PathBuf,
 }
 
+/// When it is time to make room.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    last: Option<Instant>,
+    /// Set where that did not help: whether the disk was short of room then.
+    in_vain: Option<bool>,
+}
+
+impl Turns {
+    pub(super) fn is_due(&self, pressed: bool) -> bool {
+        // Where no deleting helps, or none is possible, trying again at once would not help either.
+        let changed = self.in_vain.map_or(pressed, |was_pressed| was_pressed != pressed);
+        changed || self.last.is_none_or(|at| at.elapsed() >= TIDY)
+    }
+
+    pub(super) fn is_over(&mut self, pressed: bool, enough: bool) {
+        self.last = Some(Instant::now());
+        self.in_vain = (!enough).then_some(pressed);
+    }
+}
+
 /// The retention thread's own things.
 pub(super) struct Retention {
     pub(super) shared: Arc<Shared>,
@@ -79,26 +100,12 @@ impl Retention {
     pub(super) fn run(self) {
         let counted = bytes_below(&self.shared.path.join(evidence::FOLDER));
         self.shared.kept.add_evidence(counted.cast_signed());
-        let mut tidied: Option<Instant> = None;
-        let mut ahead = None;
-        let mut crowded = None;
         let mut calendar = self.calendar();
+        let (mut turns, mut ahead) = (Turns::default(), None);
         loop {
-            self.shared.refill_reserve();
-            self.shared.look_for_room_for_evidence();
-            let pressed = free_bytes(&self.shared.path).is_ok_and(|free| free < self.limits.min_free);
-            // Where no deleting helps, doing it again at once would not either.
-            let changed = crowded.map_or(pressed, |was_pressed| was_pressed != pressed);
-            if changed || tidied.is_none_or(|at| at.elapsed() >= TIDY) {
-                let free = || free_bytes(&self.shared.path).unwrap_or(u64::MAX);
-                match self.by_the(&mut calendar).tidy(Timestamp::now(), &free) {
-                    Ok(enough) => crowded = self.note_crowded(!enough).then_some(pressed),
-                    Err(error) => {
-                        warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
-                    }
-                }
+            let free = || free_bytes(&self.shared.path).unwrap_or(u64::MAX);
+            if self.look(&mut turns, &mut calendar, &free) {
                 self.remember_ahead(&mut ahead);
-                tidied = Some(Instant::now());
             }
             if self.shared.closed.sleep(LOOK) {
                 return;
@@ -106,25 +113,45 @@ impl Retention {
         }
     }
 
-    fn calendar(&self) -> Calendar {
+    /// Looks whether room must be made, and makes it; tells whether it was time for that.
+    pub(super) fn look(&self, turns: &mut Turns, calendar: &mut Calendar, free: &dyn Fn() -> u64) -> bool {
+        let mut limits = self.limits.clone();
+        limits.min_free = limits.min_free.saturating_add(self.shared.refill_reserve(free()));
+        self.shared.look_for_room_for_evidence();
+        let pressed = free() < limits.min_free;
+        if !turns.is_due(pressed) {
+            return false;
+        }
+        let today = self.today(calendar);
+        let tidied = Self { shared: self.shared.clone(), limits }.tidy(today, free);
+        turns.is_over(pressed, *tidied.as_ref().unwrap_or(&false));
+        match tidied {
+            Ok(enough) => self.note_crowded(!enough),
+            Err(error) => {
+                warn!(error = %chain(&error), "room cannot be made in the store; it is tried again");
+            }
+        }
+        true
+    }
+
+    pub(super) fn calendar(&self) -> Calendar {
         let keep = self.limits.keep.unwrap_or(SignedDuration::MAX);
         Calendar::new(&self.shared.path, keep, self.shared.latest, (Timestamp::now(), Instant::now()))
     }
 
-    /// The same, without a limit to age while the clock is in doubt.
-    fn by_the(&self, calendar: &mut Calendar) -> Self {
-        let mut limits = self.limits.clone();
-        if calendar.is_believed(Timestamp::now(), Instant::now()) {
-            self.shared.undated.clear();
-        } else {
+    /// The moment by which age counts.
+    fn today(&self, calendar: &mut Calendar) -> Timestamp {
+        let today = calendar.today(Timestamp::now(), Instant::now());
+        if calendar.is_in_doubt() {
             self.shared.undated.set((), "the clock went forward at once; set it right if it is wrong");
-            limits.keep = None;
+        } else {
+            self.shared.undated.clear();
         }
-        Self { shared: self.shared.clone(), limits }
+        today
     }
 
     /// Has it stand among the store's complaints that the limits cannot be kept to.
-    fn note_crowded(&self, crowded: bool) -> bool {
+    fn note_crowded(&self, crowded: bool) {
         if !crowded {
             self.shared.crowded.clear();
         } else if self
@@ -134,7 +161,6 @@ impl Retention {
         {
             warn!("the store's limits cannot be kept to, though all that may be deleted has been");
         }
-        crowded
     }
 
     /// Deletes what is too old, then the oldest evidence and then the oldest segments until the limits are kept; tells whether

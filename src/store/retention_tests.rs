@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::evidence::PIN;
-use super::retention::{Limits, Retention};
+use super::retention::{Limits, Retention, Turns};
 use super::shared::Lost;
 use super::tests::{options, request};
 use super::*;
@@ -178,6 +178,57 @@ fn limits_that_cannot_be_kept_to_are_told() {
     let retention = retention(&handle, 0, 0);
     assert!(retention.tidy(later(0), &PLENTY).unwrap());
     assert!(!retention.tidy(later(0), &NONE).unwrap());
+}
+
+#[test]
+fn what_was_used_of_the_reserve_is_made_room_for_beside_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let verdicts = store_of(folder.path(), 1, 6);
+    let options = Options { reserve_megabytes: 1, min_free_megabytes: 1, ..options(folder.path()) };
+    let (handle, thread) = Store::open(&options, "box").unwrap();
+    handle.shared.refill_reserve(u64::MAX);
+    handle.published(Position(6));
+    // Its own retention is not to come in between.
+    thread.close(SOON).unwrap();
+    assert!(handle.shared.use_reserve());
+    let retention = retention(&handle, 0, 0);
+    // Above the limit and its margin, and less than the reserve wants.
+    let deleted = || handle.shared.kept.deleted_evidence.get();
+    let free = || if deleted() < 3 { 5 << 18 } else { 3 << 20 };
+    let (mut turns, mut calendar) = (Turns::default(), retention.calendar());
+    assert!(retention.look(&mut turns, &mut calendar, &free));
+    assert_eq!(deleted(), 3);
+    assert!(handle.health().pressed.is_some());
+    assert!(!retention.look(&mut turns, &mut calendar, &free), "there is room enough");
+    assert!(handle.health().pressed.is_none());
+    assert_eq!(verdicts.iter().filter(|v| handle.evidence(v).is_some()).count(), 3);
+}
+
+#[test]
+fn making_room_in_vain_is_not_repeated_at_once() {
+    let mut turns = Turns::default();
+    assert!(turns.is_due(false), "it has never been done");
+    turns.is_over(false, true);
+    assert!(!turns.is_due(false) && turns.is_due(true));
+    for _ in 0..2 {
+        turns.is_over(true, false);
+        assert!(!turns.is_due(true) && turns.is_due(false));
+    }
+}
+
+#[test]
+fn room_that_cannot_be_made_is_not_tried_for_every_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+    thread.close(SOON).unwrap();
+    let journal = folder.path().join("store/journal");
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::write(&journal, "in the way").unwrap();
+    let retention = retention(&handle, 0, 0);
+    let (mut turns, mut calendar) = (Turns::default(), retention.calendar());
+    retention.tidy(later(0), &NONE).unwrap_err();
+    assert!(retention.look(&mut turns, &mut calendar, &NONE));
+    assert!(!retention.look(&mut turns, &mut calendar, &NONE));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the store's threads and handles share: counters, the disk's state, and when it is time to close.
 //!
 //! Every notable event has one function here, which writes the log line and moves the counter. Not here: the threads'
-//! own state (`thread`, `index`, `retention`).
+//! own state (`thread`, `indexer`, `retention`).
 
 use std::io;
 use std::path::PathBuf;
@@ -32,6 +32,9 @@ const SLOW: Duration = Duration::from_millis(500);
 /// How often a failure that lasts is logged again.
 const REMIND: Duration = Duration::from_secs(60);
 
+/// For so long less than wanted may be kept free for verdicts before people are told.
+const UNRESERVED: Duration = Duration::from_secs(60);
+
 /// How the store fares.
 #[derive(Debug, Clone, Serialize)]
 pub struct Health {
@@ -43,9 +46,11 @@ pub struct Health {
     pub slow: Option<Failing>,
     /// Set while verdicts are written to what was kept free for them, with what is left of that.
     pub pressed: Option<Failing>,
+    /// Set while less is kept free for verdicts than is wanted, for want of room.
+    pub unreserved: Option<Failing>,
     /// Set while the limits cannot be kept to, though nothing is left that may be deleted.
     pub crowded: Option<Failing>,
-    /// Set while nothing is deleted for its age, because the clock is in doubt.
+    /// Set while age is not counted by the clock, because that is in doubt.
     pub undated: Option<Failing>,
     /// Set while recorded verdicts cannot be read back to be published; it is tried again.
     pub unread: Option<Failing>,
@@ -125,6 +130,7 @@ pub(super) struct Shared {
     evidence_lost: Counter,
     thinning: Complaint<Lost>,
     slow: Complaint<()>,
+    unreserved: Complaint<()>,
     pub(super) crowded: Complaint<()>,
     pub(super) undated: Complaint<()>,
     pub(super) unread: Complaint<()>,
@@ -172,6 +178,7 @@ impl Shared {
             evidence_lost: Counter::default(),
             thinning: Complaint::default(),
             slow: Complaint::default(),
+            unreserved: Complaint::default(),
             crowded: Complaint::default(),
             undated: Complaint::default(),
             unread: Complaint::default(),
@@ -193,6 +200,7 @@ impl Shared {
             thinning: self.thinning.get(),
             slow: self.slow(),
             pressed: self.pressed(),
+            unreserved: self.unreserved.get(),
             crowded: self.crowded.get(),
             undated: self.undated.get(),
             unread: self.unread.get(),
@@ -246,13 +254,20 @@ impl Shared {
         made_room
     }
 
-    /// Keeps room for verdicts, where the disk has it.
-    pub(super) fn refill_reserve(&self) {
-        if let Ok(free) = free_bytes(&self.path) {
-            let mut reserve = lock(&self.reserve);
-            reserve.refill(free, self.min_free_bytes);
-            *lock(&self.pressed) = reserve.in_use();
+    /// Keeps room for verdicts, where so much is free that the disk has it; tells what must be free beside the limit to be kept.
+    pub(super) fn refill_reserve(&self, free: u64) -> u64 {
+        let mut reserve = lock(&self.reserve);
+        reserve.refill(free, self.min_free_bytes);
+        *lock(&self.pressed) = reserve.in_use();
+        match reserve.lacks_for(UNRESERVED) {
+            None => drop(self.unreserved.clear()),
+            Some(error) => {
+                if self.unreserved.set((), &error) {
+                    warn!(error, "little room is kept free for verdicts, should the disk fill up");
+                }
+            }
         }
+        reserve.claims()
     }
 
     fn pressed(&self) -> Option<Failing> {

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, SendError, Sender, never, select};
+use jiff::Timestamp;
 use tracing::{error, warn};
-use uuid::Uuid;
 
 use super::command::{Command, Noted, Reply};
 use super::evidence::{self, Evidence};
 use super::evidence_thread::{Claim, Done, Job};
+use super::ids::Ids;
 use super::journal::{Journal, is_full};
 use super::record::{Accepted, MAX_RECORD, Record};
 use super::shared::{Lost, Shared};
@@ -29,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long a verdict waits for its evidence to be written. The verdict is worth more than its picture, and those that
 /// come after it wait as well.
 const EVIDENCE_WAIT: Duration = Duration::from_secs(2);
+/// Why evidence is not kept once the thread that writes it has ended.
+const UNATTENDED: &str = "what writes it has ended by a fault; restart the program";
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,7 @@ pub(super) struct Writer {
     pub(super) done: Receiver<Done>,
     pub(super) shared: Arc<Shared>,
     pub(super) evidence_wait: Duration,
+    ids: Ids,
     lines: BTreeMap<CameraId, Line>,
     batch: Vec<Record>,
     answers: VecDeque<Option<Answer>>,
@@ -97,6 +101,7 @@ impl Writer {
             done,
             shared,
             evidence_wait: EVIDENCE_WAIT,
+            ids: Ids::new(),
             lines,
             batch,
             answers,
@@ -146,7 +151,7 @@ impl Writer {
     }
 
     /// Blocks until there is something to do.
-    fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         let idle = match self.shared.time_to_close() {
             Some(left) if self.closing => left.min(IDLE),
             _ => IDLE.min(self.evidence_wait),
@@ -159,7 +164,10 @@ impl Writer {
                 Ok(command) => self.obey(command),
                 Err(_) => self.closing = true,
             },
-            recv(done) -> done => if let Ok(done) = done { self.evidence_done(done) },
+            recv(done) -> done => match done {
+                Ok(done) => self.evidence_done(done),
+                Err(_) => self.nobody_writes_evidence(),
+            },
             default(idle) => {}
         }
         let out_of_time = self.closing && self.shared.time_to_close().is_some_and(|left| left.is_zero());
@@ -167,7 +175,7 @@ impl Writer {
     }
 
     /// Takes what has come meanwhile, up to a batch.
-    fn gather(&mut self) {
+    pub(super) fn gather(&mut self) {
         while let Ok(done) = self.done.try_recv() {
             self.evidence_done(done);
         }
@@ -208,14 +216,18 @@ impl Writer {
         let new = || Line { last_sequence: unknown, waiting: VecDeque::new() };
         let line = self.lines.entry(camera.clone()).or_insert_with(new);
         line.last_sequence += 1;
-        let (id, box_name, sequence) = (Uuid::now_v7(), self.box_name.clone(), line.last_sequence);
+        let (id, box_name, sequence) =
+            (self.ids.next(Timestamp::now()), self.box_name.clone(), line.last_sequence);
         let verdict = readable(Verdict { id, box_name, sequence, judgement, evidence: None });
         let mut verdict = Box::new(verdict);
         let held = evidence.and_then(|evidence| {
             verdict.evidence = Some(evidence::path_of(&verdict));
             let held = Held { since: Instant::now(), claim: Claim::default() };
             let job = Job { verdict: verdict.clone(), evidence, claim: held.claim.clone() };
-            self.jobs.send(job).is_ok().then_some(held)
+            let Err(SendError(refused)) = self.jobs.send(job) else { return Some(held) };
+            self.shared.evidence_waits(-refused.evidence.bytes().cast_signed());
+            self.shared.evidence_lost(1, Lost::Failed, UNATTENDED);
+            None
         });
         if held.is_none() {
             verdict.evidence = None;
@@ -247,18 +259,29 @@ impl Writer {
 
     /// Lets verdicts go without their evidence that have waited for it longer than `limit`.
     fn stop_waiting_for_evidence(&mut self, limit: Duration) {
+        let too_long = |held: &mut Held| held.since.elapsed() >= limit && held.claim.take();
+        let why = "writing it took longer than a verdict may wait; the disk is slow";
+        self.give_up_evidence(too_long, Lost::Late, why);
+    }
+
+    /// Lets all verdicts go without that wait for evidence: whoever wrote it has ended by a fault.
+    fn nobody_writes_evidence(&mut self) {
+        // What is disconnected is always ready to say so.
+        self.done = never();
+        self.give_up_evidence(|_| true, Lost::Failed, UNATTENDED);
+    }
+
+    fn give_up_evidence(&mut self, which: impl Fn(&mut Held) -> bool, cause: Lost, why: &str) {
         let mut given_up = 0;
         let waiting = self.lines.values_mut().flat_map(|line| &mut line.waiting);
         for waiting in waiting {
-            let too_long = |held: &mut Held| held.since.elapsed() >= limit && held.claim.take();
-            if waiting.held.take_if(too_long).is_some() {
+            if waiting.held.take_if(&which).is_some() {
                 waiting.verdict.evidence = None;
                 given_up += 1;
             }
         }
         if given_up > 0 {
-            let why = "writing it took longer than a verdict may wait; the disk is slow";
-            self.shared.evidence_lost(given_up, Lost::Late, why);
+            self.shared.evidence_lost(given_up, cause, why);
             for camera in self.lines.keys().cloned().collect::<Vec<_>>() {
                 self.advance(&camera);
             }
@@ -274,7 +297,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the disk said last, when the time to close is over.
-    fn commit(&mut self) -> Result<(), String> {
+    pub(super) fn commit(&mut self) -> Result<(), String> {
         let published = self.shared.outbox.published();
         if published > self.journal.state().checkpoint.published {
             self.push(Record::Published { upto: published }, None);

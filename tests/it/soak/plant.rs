@@ -130,7 +130,9 @@ impl Plant {
     /// Starts the daemon, again and again as systemd would.
     pub(super) async fn start_daemon(&mut self) {
         let settings = self.path("inspectord.toml");
-        let mut command = self.disk.inside(command(&["run", "--config", arg(&settings)]));
+        // Every other life finds verdicts waiting in memory when the disk is full.
+        let reserve = format!("store.reserve_megabytes={}", self.lives % 2);
+        let mut command = self.disk.inside(command(&["run", "--config", arg(&settings), "--set", &reserve]));
         if Path::new(FAKETIME).exists() {
             command.env("LD_PRELOAD", FAKETIME);
             command.env("FAKETIME_TIMESTAMP_FILE", self.path("clock"));
@@ -308,7 +310,7 @@ fn settings(folder: &Path, port: u16) -> String {
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nback_off_min_ms = 20\nback_off_max_ms = 200\n\
          keep_alive_seconds = 1\n\
          [web]\nenabled = false\n\
-         [store]\npath = \"{}\"\nmin_free_megabytes = 2\nsegment_megabytes = 1\nreserve_megabytes = 0\n\
+         [store]\npath = \"{}\"\nmin_free_megabytes = 2\nsegment_megabytes = 1\n\
          [[camera]]\nname = \"files\"\nmodel = \"{model}\"\n\
          source = {{ kind = \"folder\", path = \"{}\", look_every_ms = 20 }}\n\
          [[camera]]\nname = \"parts\"\nmodel = \"{model}\"\ntrigger = \"software\"\n\
