@@ -140,10 +140,10 @@ impl Folder {
                 break;
             }
         }
-        if unseen.len() > MOST_UNSEEN || !any {
-            if let Some(first) = unseen.pop() {
-                return Err(self.cannot_see(first));
-            }
+        if (unseen.len() > MOST_UNSEEN || !any)
+            && let Some(last) = unseen.pop()
+        {
+            return Err(self.cannot_see(last));
         }
         self.say_what_is_unseen(unseen.first());
         Ok(unseen)
