@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use inspectord::camera::{Camera, CameraError, Next};
 use inspectord::clock::{self, SystemClock};
 use inspectord::detector::{AnomalyMap, Detector, Inspector, InspectorError};
-use inspectord::frame::{Frame, Mosaic, Picture, PixelFormat, Pixels, Samples, Size};
+use inspectord::frame::{Frame, Mosaic, Picture, PixelFormat, Pixels, Range, Samples, Size};
 use inspectord::imaging::{Bounds, Preparation, View};
 use inspectord::pipeline::{
     BoxedError, CaptureMode, Keepers, LinePlan, Service, ServicePlan, Views, WhenFull,
@@ -41,7 +41,7 @@ fn main() {
         ("BayerRG8", BAYER8),
         ("BayerRG12p", PixelFormat::Bayer(Mosaic::RgGb, Samples::U12p)),
         ("RGB8", PixelFormat::Rgb8),
-        ("YUV422_8", PixelFormat::Yuyv),
+        ("YUV422_8", PixelFormat::Yuyv(Range::Full)),
     ] {
         let cameras: Vec<_> = (0..2).map(|_| std::thread::spawn(move || prepare(format))).collect();
         let (mut passed, mut used) = (Vec::new(), Vec::new());

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use format::{Mosaic, PixelFormat, Samples};
+pub use format::{Mosaic, PixelFormat, Range, Samples};
 pub use source::{FileKey, SourceRef};
 
 /// The longest side a picture may have, in pixels; larger ones are refused before memory is taken.

@@ -96,7 +96,8 @@ pub struct V4l2Options {
     /// `/dev/videoN`, a path or a name below `/dev/v4l/by-id` (which stays the same when cameras are replugged), or
     /// a name below `/dev/v4l/by-path` (which names the socket); there is no default. `inspectord cameras` lists them.
     pub device: String,
-    /// The picture's size, `WIDTHxHEIGHT`; absent, the largest that the camera has.
+    /// The picture's size, `WIDTHxHEIGHT`; absent, the largest that the camera has at
+    /// the rate asked for.
     #[serde(with = "size_text", skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
     /// The layout of pixels.

@@ -81,6 +81,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let region = format!("{}x{} at ({}, {})", viewed.width, viewed.height, viewed.x, viewed.y);
     writeln!(out, "inspected  {region}, {:.1} % of it hidden; the model reads {input}", hidden * 100.0)?;
     writeln!(out, "measured   brightness {:.1}, sharpness {:.2}", measured.brightness, measured.sharpness)?;
+    if camera.view.is_ambiguous(size) {
+        writeln!(
+            out,
+            "note       `region` is the whole picture, so that `train` would not turn it: leave it out"
+        )?;
+    }
     if let Some(unfit) = unfit {
         writeln!(out, "unfit      {unfit}")?;
     }

@@ -164,11 +164,18 @@ pub fn open_engine(model: &CalibratedModel, options: &Options) -> Result<Box<dyn
         (options::Engine::Cuda, options::Device::Cuda(n)) => Ok(Box::new(card(n)?)),
         (options::Engine::Cuda, _) => Ok(Box::new(card(0)?)),
         (options::Engine::Auto, options::Device::Cuda(n)) => {
-            Ok(resilient::choose(Cuda::new(model, n).map(Some), cpu))
+            Ok(resilient::choose(model, move |model| Cuda::new(model, n).map(boxed), cpu))
         }
-        (options::Engine::Auto, options::Device::Auto) => Ok(resilient::choose(Cuda::any(model), cpu)),
+        (options::Engine::Auto, options::Device::Auto) => {
+            let any = |model: &CalibratedModel| Ok(Cuda::any(model)?.and_then(boxed));
+            Ok(resilient::choose(model, any, cpu))
+        }
         (options::Engine::Auto | options::Engine::Cpu, _) => Ok(cpu()),
     }
+}
+
+fn boxed(engine: Cuda) -> Option<Box<dyn Inspector>> {
+    Some(Box::new(engine))
 }
 
 fn open_reference(model: &CalibratedModel, asked: options::Device) -> Result<Reference, OpenError> {

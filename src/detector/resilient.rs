@@ -1,15 +1,18 @@
 //! An engine on a device that may die, with another beside it that takes over: no frame is lost to a card. One that merely has
-//! no room, since something else fills it, is asked again after a pause.
+//! no room, since something else fills it, is asked again after a pause, also where it had none from the start.
 //!
 //! The spare is made ready when the device's engine is, since the frame in flight cannot wait for it. What a dead card
 //! needs is a new start of the program, or of the box: the driver gives this process nothing any more. Not here: which
 //! engines these are (`open_engine`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use tracing::{info, warn};
 
-use super::{AnomalyMap, Cuda, CudaError, Enlargement, Inspector, InspectorError};
+use super::{AnomalyMap, CudaError, Enlargement, Inspector, InspectorError};
+use crate::efficientad::CalibratedModel;
 use crate::frame::{Picture, Size};
 use crate::telemetry::{Counter, chain};
 
@@ -22,17 +25,27 @@ pub fn engine_fallbacks() -> u64 {
     FALLBACKS.get()
 }
 
-/// The engine for `device = "auto"`: what came of opening a card's, or the spare.
+/// What came of opening a card's engine; none where there is no card.
+pub(super) type Opened = Result<Option<Box<dyn Inspector>>, CudaError>;
+
+/// The engine for `device = "auto"`: what `open` makes of a card, or the spare. A card that is full is opened later.
 pub(super) fn choose(
-    card: Result<Option<Cuda>, CudaError>,
+    model: &CalibratedModel,
+    open: impl Fn(&CalibratedModel) -> Opened + Send + Sync + 'static,
     spare: impl FnOnce() -> Box<dyn Inspector>,
 ) -> Box<dyn Inspector> {
-    match card {
-        Ok(Some(engine)) => Box::new(Resilient::new(Box::new(engine), spare())),
+    match open(model) {
+        Ok(Some(engine)) => Box::new(Resilient::new(engine, spare())),
         Ok(None) => {
             let spare = spare();
             info!(engine = spare.describe(), "no NVIDIA card: models run on the processor");
             spare
+        }
+        Err(error) if error.means_no_room() => {
+            let spare = spare();
+            fell_back(NO_ROOM, &error, spare.as_ref());
+            let model = model.clone();
+            Box::new(Resilient::waiting(move || open(&model), spare, PAUSE))
         }
         Err(error) => {
             let spare = spare();
@@ -42,6 +55,8 @@ pub(super) fn choose(
     }
 }
 
+const NO_ROOM: &str = "the card has no room: the processor takes over for now";
+
 fn fell_back(what: &'static str, error: &dyn std::error::Error, spare: &dyn Inspector) {
     FALLBACKS.increment();
     warn!(error = chain(error), engine = spare.describe(), "{what}");
@@ -50,17 +65,75 @@ fn fell_back(what: &'static str, error: &dyn std::error::Error, spare: &dyn Insp
 /// An engine and the one that takes over for good when its device fails.
 pub struct Resilient {
     device: Option<Box<dyn Inspector>>,
+    /// Set where the device was full at the start, until it takes the model.
+    opening: Option<Opening>,
     spare: Box<dyn Inspector>,
     /// When a device that had no room may be asked again.
     again_at: Option<Instant>,
     pause: Duration,
 }
 
+/// A device that is opened beside the line, since that takes a moment.
+struct Opening {
+    open: Arc<dyn Fn() -> Opened + Send + Sync>,
+    under_way: Option<Receiver<Opened>>,
+}
+
+impl Opening {
+    /// What came of it, where something did; begins it where nothing is under way.
+    fn poll(&mut self) -> Option<Result<Box<dyn Inspector>, InspectorError>> {
+        let lost = |message: &str| Err(InspectorError::Device { engine: "CUDA", message: message.into() });
+        let Some(under_way) = &self.under_way else {
+            let (open, (sender, receiver)) = (self.open.clone(), bounded(1));
+            let thread = std::thread::Builder::new().name("open card".into());
+            // Without a thread there is no answer, which is seen at the next frame.
+            let _begun = thread.spawn(move || sender.send(open()));
+            self.under_way = Some(receiver);
+            return None;
+        };
+        let opened = match under_way.try_recv() {
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => lost("opening it ended without an answer"),
+            Ok(Ok(Some(engine))) => Ok(engine),
+            Ok(Ok(None)) => lost("there is no card any more"),
+            Ok(Err(error)) => Err(error.into()),
+        };
+        self.under_way = None;
+        Some(opened)
+    }
+}
+
 impl Resilient {
     /// Both have the same model loaded.
     pub fn new(device: Box<dyn Inspector>, spare: Box<dyn Inspector>) -> Self {
         info!(engine = device.describe(), "models run on the card");
-        Self { device: Some(device), spare, again_at: None, pause: PAUSE }
+        Self { device: Some(device), opening: None, spare, again_at: None, pause: PAUSE }
+    }
+
+    fn waiting(
+        open: impl Fn() -> Opened + Send + Sync + 'static,
+        spare: Box<dyn Inspector>,
+        pause: Duration,
+    ) -> Self {
+        let opening = Opening { open: Arc::new(open), under_way: None };
+        let again_at = Some(Instant::now() + pause);
+        Self { device: None, opening: Some(opening), spare, again_at, pause }
+    }
+
+    /// Takes a device that was full up where it has room now.
+    fn look_for_room(&mut self) {
+        match self.opening.as_mut().and_then(Opening::poll) {
+            None => {}
+            Some(Ok(engine)) => {
+                info!(engine = engine.describe(), "models run on the card");
+                (self.device, self.opening) = (Some(engine), None);
+            }
+            Some(Err(InspectorError::NoRoom { .. })) => self.again_at = Some(Instant::now() + self.pause),
+            Some(Err(error)) => {
+                fell_back("the card failed: models run on the processor", &error, self.spare.as_ref());
+                self.opening = None;
+            }
+        }
     }
 
     /// The device's answer, or the spare's to the same question.
@@ -69,17 +142,16 @@ impl Resilient {
         question: impl Fn(&mut dyn Inspector) -> Result<T, InspectorError>,
     ) -> Result<T, InspectorError> {
         let resting = self.again_at.is_some_and(|at| Instant::now() < at);
+        if !resting {
+            self.look_for_room();
+        }
         let Some(device) = self.device.as_mut().filter(|_| !resting) else {
             return question(self.spare.as_mut());
         };
         self.again_at = None;
         match question(device.as_mut()) {
             Err(error @ InspectorError::NoRoom { .. }) => {
-                fell_back(
-                    "the card has no room: the processor takes over for now",
-                    &error,
-                    self.spare.as_ref(),
-                );
+                fell_back(NO_ROOM, &error, self.spare.as_ref());
                 self.again_at = Some(Instant::now() + self.pause);
                 question(self.spare.as_mut())
             }
@@ -117,7 +189,11 @@ impl Inspector for Resilient {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
 
     const INPUT: Size = Size::new(256, 256);
 
@@ -216,10 +292,72 @@ mod tests {
     #[test]
     fn a_card_that_cannot_be_used_is_counted_and_a_box_without_one_is_not() {
         let before = engine_fallbacks();
-        let unfit = CudaError::Unfit { card: "Tesla K80".into(), why: "it is too old".into() };
-        assert_eq!(choose(Err(unfit), || scripted(2.0, 1)).describe(), "scripted 2");
+        let unfit = |_: &CalibratedModel| {
+            Err(CudaError::Unfit { card: "Tesla K80".into(), why: "it is too old".into() })
+        };
+        assert_eq!(choose(&model(), unfit, || scripted(2.0, 1)).describe(), "scripted 2");
         assert!(engine_fallbacks() > before);
-        assert_eq!(choose(Ok(None), || scripted(3.0, 1)).describe(), "scripted 3");
+        assert_eq!(choose(&model(), |_| Ok(None), || scripted(3.0, 1)).describe(), "scripted 3");
+    }
+
+    fn model() -> CalibratedModel {
+        untrained::model(&Architecture::new(PdnSize::Tiny, INPUT).unwrap(), 1)
+    }
+
+    fn full() -> CudaError {
+        CudaError::Call { call: "cuMemAlloc_v2", code: 2, text: "out of memory".into() }
+    }
+
+    /// Asks for maps until one is `wanted`; tells how many were not.
+    fn asked_until(engine: &mut dyn Inspector, wanted: f32) -> usize {
+        let began = Instant::now();
+        let mut others = 0;
+        while engine.infer(&[&picture(INPUT)]).unwrap()[0].values[0] != wanted {
+            others += 1;
+            assert!(began.elapsed() < Duration::from_secs(20), "no map of {wanted}");
+            std::thread::yield_now();
+        }
+        others
+    }
+
+    #[test]
+    fn a_card_that_is_full_at_the_start_is_taken_up_when_it_has_room() {
+        let before = engine_fallbacks();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        // Full at the start and at the first two times after.
+        let open = move |_: &CalibratedModel| match count.fetch_add(1, Ordering::SeqCst) {
+            0..3 => Err(full()),
+            _ => Ok(Some(scripted(1.0, usize::MAX))),
+        };
+        let model = model();
+        let engine = choose(&model, open.clone(), || scripted(2.0, usize::MAX));
+        assert_eq!((engine.describe().as_str(), asked.load(Ordering::SeqCst)), ("scripted 2", 1));
+        assert!(engine_fallbacks() > before);
+        let spare = scripted(2.0, usize::MAX);
+        let mut engine = Resilient::waiting(move || open(&model), spare, Duration::ZERO);
+        assert!(asked_until(&mut engine, 1.0) > 0, "a frame waited for the card");
+        assert_eq!((engine.describe().as_str(), asked.load(Ordering::SeqCst)), ("scripted 1", 4));
+        assert!(engine.opening.is_none());
+    }
+
+    #[test]
+    fn a_card_that_is_full_is_left_alone_between_two_times() {
+        let open = || -> Opened { panic!("it was asked at once") };
+        let mut engine = Resilient::waiting(open, scripted(2.0, 9), Duration::from_secs(3600));
+        assert_eq!(engine.infer(&[&picture(INPUT)]).unwrap()[0].values, [2.0]);
+        assert!(engine.opening.as_ref().unwrap().under_way.is_none());
+    }
+
+    #[test]
+    fn a_full_card_that_fails_otherwise_is_given_up() {
+        let open = || -> Opened { Ok(None) };
+        let mut engine = Resilient::waiting(open, scripted(2.0, usize::MAX), Duration::ZERO);
+        let began = Instant::now();
+        while engine.opening.is_some() {
+            assert_eq!(engine.infer(&[&picture(INPUT)]).unwrap()[0].values, [2.0]);
+            assert!(began.elapsed() < Duration::from_secs(20));
+        }
     }
 
     #[test]

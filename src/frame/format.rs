@@ -14,11 +14,20 @@ pub enum PixelFormat {
     /// B, G, R bytes.
     Bgr8,
     /// Y0 U Y1 V, two pixels in four bytes.
-    Yuyv,
+    Yuyv(Range),
     /// U Y0 V Y1, two pixels in four bytes.
-    Uyvy,
-    /// A full plane of Y, then a half-size plane of interleaved U V.
+    Uyvy(Range),
+    /// A full plane of Y, then a half-size plane of interleaved U V; limited range.
     Nv12,
+}
+
+/// Which values of brightness and colour a camera uses, of the 256 that a byte has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// All of them: black is 0 and white 255, as in JPEG files.
+    Full,
+    /// As television does: black is 16 and white 235, and colours take 16 to 240.
+    Limited,
 }
 
 /// How the samples of a row are stored.
@@ -90,7 +99,7 @@ impl PixelFormat {
                 width.is_multiple_of(count).then(|| width / count * bytes)
             }
             Self::Rgb8 | Self::Bgr8 => Some(3 * width),
-            Self::Yuyv | Self::Uyvy => pairs.then_some(2 * width),
+            Self::Yuyv(_) | Self::Uyvy(_) => pairs.then_some(2 * width),
             Self::Nv12 => pairs.then_some(width),
         }
     }

@@ -4,9 +4,10 @@
 //! that says why not: a picture that is damaged anywhere is refused, since a detector would take the damage for a
 //! defect or, worse, the grey filling for a good part. Sizes are checked on the header, before memory is taken.
 //!
-//! Read as Pillow's `convert("RGB")` reads: grey is repeated, palettes are looked up, alpha is dropped. 16 bits a
-//! channel are rounded to 8. Deliberately not applied: EXIF orientation and colour profiles, because a fixed camera
-//! must show a part the same way whatever its metadata says. CMYK and floating point are refused by name.
+//! Read as Pillow's `convert("RGB")` reads: grey is repeated, palettes of PNG and BMP are looked up, alpha is dropped. 16 bits
+//! a channel are rounded to 8. Deliberately not applied: EXIF orientation and colour profiles, because a fixed camera
+//! must show a part the same way whatever its metadata says. CMYK, floating point and, of TIFF, palettes and JPEG
+//! inside are refused by name.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -14,6 +15,9 @@ use std::path::Path;
 
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder};
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError, Limits};
+use tiff::TiffError;
+use tiff::decoder::Decoder as TiffTags;
+use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 
 use super::error::{DecodeError, LoadError, MAX_DECODED_BYTES};
 use super::format::Format;
@@ -47,7 +51,10 @@ pub fn decode_bytes(bytes: &[u8]) -> Result<Picture, DecodeError> {
             rasterise(format, PngDecoder::with_limits(cursor, limits).map_err(refused)?)
         }
         Format::Bmp => rasterise(format, BmpDecoder::new(cursor).map_err(refused)?),
-        Format::Tiff => rasterise(format, TiffDecoder::new(cursor).map_err(refused)?),
+        Format::Tiff => {
+            check_tiff(bytes)?;
+            rasterise(format, TiffDecoder::new(cursor).map_err(refused)?)
+        }
     }
 }
 
@@ -141,6 +148,7 @@ fn deep(bytes: &[u8], channels: usize) -> impl Iterator<Item = impl Fn(usize) ->
 fn refusal(format: Format, error: &ImageError) -> DecodeError {
     match error {
         ImageError::Unsupported(e) => DecodeError::Unsupported { format, what: e.to_string() },
+        ImageError::Limits(_) => DecodeError::TooMuchToDecode { format },
         e => DecodeError::Damaged { format, message: e.to_string() },
     }
 }
@@ -165,6 +173,32 @@ fn check_png_end(bytes: &[u8]) -> Result<(), DecodeError> {
             return Ok(());
         }
     }
+}
+
+/// Refuses what the decoder would let pass, and names what it would name by numbers. Of a JPEG inside, it fills with grey what
+/// is damaged.
+fn check_tiff(bytes: &[u8]) -> Result<(), DecodeError> {
+    let format = Format::Tiff;
+    let refused = |e| match e {
+        TiffError::UnsupportedError(e) => DecodeError::Unsupported { format, what: e.to_string() },
+        e => DecodeError::Damaged { format, message: e.to_string() },
+    };
+    let mut tags = TiffTags::new(Cursor::new(bytes)).map_err(refused)?;
+    let mut first = |tag| -> Result<Option<u16>, TiffError> {
+        Ok(tags.find_tag_unsigned_vec(tag)?.and_then(|values: Vec<u16>| values.first().copied()))
+    };
+    let compression = first(Tag::Compression).map_err(refused)?;
+    let jpegs = [CompressionMethod::JPEG, CompressionMethod::ModernJPEG];
+    if jpegs.iter().any(|jpeg| compression == Some(jpeg.to_u16())) {
+        return Err(DecodeError::JpegInTiff);
+    }
+    let colours = first(Tag::PhotometricInterpretation).map_err(refused)?;
+    let what = match first(Tag::BitsPerSample).map_err(refused)? {
+        _ if colours == Some(PhotometricInterpretation::RGBPalette.to_u16()) => "a palette".into(),
+        Some(bits @ (2..=7 | 9..=15)) => format!("samples of {bits} bits"),
+        _ => return Ok(()),
+    };
+    Err(DecodeError::Unsupported { format, what })
 }
 
 /// What bytes that are no picture seem to be, for the person who put them there.

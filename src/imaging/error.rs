@@ -7,7 +7,8 @@ use thiserror::Error;
 use super::format::Format;
 use crate::frame::{InvalidPicture, MAX_ENCODED_BYTES, PixelFormat, Size};
 
-/// The most bytes that a picture may take while it is decoded: 64 MiPx of RGB at 8 bits fit, at 16 bits 42 MiPx do.
+/// The most bytes that a PNG, BMP or TIFF may take while it is decoded: 64 MiPx of RGB at 8 bits fit, at 16 bits 42 MiPx do.
+/// A JPEG, of 8 bits always, is bounded by its pixels.
 pub(super) const MAX_DECODED_BYTES: u64 = 256 << 20;
 
 /// Why bytes did not become a picture.
@@ -37,6 +38,18 @@ pub enum DecodeError {
         /// What it would take.
         bytes: u64,
     },
+    /// Decoding it would take too much memory.
+    #[error(
+        "decoding the {format} would take more than {MAX_DECODED_BYTES} bytes: save it smaller, or with 8 bits a channel",
+        format = format.name()
+    )]
+    TooMuchToDecode {
+        /// What it is.
+        format: Format,
+    },
+    /// Damage of such a picture would not show.
+    #[error("this is JPEG inside TIFF, which is not read: save it uncompressed, or with LZW or Deflate")]
+    JpegInTiff,
     /// It is damaged or cut off.
     #[error("the {format} is damaged or cut off: {message}", format = format.name())]
     Damaged {

@@ -1,12 +1,12 @@
 //! Raw camera layouts to RGB8.
 //!
-//! YUV is read as V4L2 defines its default for webcams (UVC, sRGB): ITU-R BT.601 with limited range, black at 16 and
-//! white at 235. Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
+//! YUV has the weights of ITU-R BT.601, in the range that the layout names: limited is what V4L2 defines as the default for
+//! webcams (UVC, sRGB). Chroma is repeated, not interpolated. Not here: sample depths (`samples`), Bayer patterns (`bayer`).
 
 use super::blocks::{self, BLOCK, Kernel, interleave};
 use super::error::DecodeError;
 use super::{bayer, samples};
-use crate::frame::{Picture, PixelFormat, Size, check_picture_size};
+use crate::frame::{Picture, PixelFormat, Range, Size, check_picture_size};
 
 pub(super) fn decode(
     size: Size,
@@ -32,8 +32,12 @@ pub(super) fn decode(
         }
         PixelFormat::Rgb8 => rows.for_each(|(y, out)| out.copy_from_slice(line(y))),
         PixelFormat::Bgr8 => rows.for_each(|(y, out)| blocks::each(line(y), out, Bgr)),
-        PixelFormat::Yuyv => rows.for_each(|(y, out)| blocks::each(line(y), out, Yuyv)),
-        PixelFormat::Uyvy => rows.for_each(|(y, out)| blocks::each(line(y), out, Uyvy)),
+        PixelFormat::Yuyv(range) => {
+            rows.for_each(|(y, out)| blocks::each(line(y), out, Yuyv(Matrix::of(range))));
+        }
+        PixelFormat::Uyvy(range) => {
+            rows.for_each(|(y, out)| blocks::each(line(y), out, Uyvy(Matrix::of(range))));
+        }
         PixelFormat::Nv12 => rows.for_each(|(y, out)| {
             let chroma = &bytes[(height + y / 2) * stride..][..width];
             blocks::each(line(y), out, Nv12 { chroma });
@@ -62,23 +66,23 @@ impl Kernel<{ 3 * BLOCK }, { 3 * BLOCK }> for Bgr {
     }
 }
 
-struct Yuyv;
+struct Yuyv(Matrix);
 
 impl Kernel<{ 2 * BLOCK }, { 3 * BLOCK }> for Yuyv {
     #[inline(always)]
     fn block(&mut self, from: &[u8; 2 * BLOCK], out: &mut [u8; 3 * BLOCK]) {
         let [luma, chroma] = halves(from);
-        yuv(&luma, &chroma, out);
+        self.0.block(&luma, &chroma, out);
     }
 }
 
-struct Uyvy;
+struct Uyvy(Matrix);
 
 impl Kernel<{ 2 * BLOCK }, { 3 * BLOCK }> for Uyvy {
     #[inline(always)]
     fn block(&mut self, from: &[u8; 2 * BLOCK], out: &mut [u8; 3 * BLOCK]) {
         let [chroma, luma] = halves(from);
-        yuv(&luma, &chroma, out);
+        self.0.block(&luma, &chroma, out);
     }
 }
 
@@ -94,7 +98,7 @@ impl Kernel<BLOCK, { 3 * BLOCK }> for Nv12<'_> {
         self.chroma = rest;
         let mut chroma = [0; BLOCK];
         chroma[..next.len()].copy_from_slice(next);
-        yuv(luma, &chroma, out);
+        Matrix::LIMITED.block(luma, &chroma, out);
     }
 }
 
@@ -113,23 +117,48 @@ fn clip(value: i32) -> u8 {
     (value >> 16).clamp(0, 255) as u8
 }
 
-/// A block whose pixels share their chroma, U V, in pairs; in 16-bit fixed point.
-#[inline(always)]
-fn yuv(luma: &[u8; BLOCK], chroma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
-    let (mut u, mut v) = ([0; BLOCK], [0; BLOCK]);
-    for (x, pair) in chroma.as_chunks::<2>().0.iter().enumerate() {
-        [u[2 * x], u[2 * x + 1]] = [pair[0]; 2];
-        [v[2 * x], v[2 * x + 1]] = [pair[1]; 2];
+/// What brightness and colours count, in 16-bit fixed point.
+#[derive(Clone, Copy)]
+struct Matrix {
+    black: i32,
+    luma: i32,
+    red_v: i32,
+    green_u: i32,
+    green_v: i32,
+    blue_u: i32,
+}
+
+impl Matrix {
+    const FULL: Self =
+        Self { black: 0, luma: 65_536, red_v: 91_881, green_u: 22_553, green_v: 46_802, blue_u: 116_130 };
+    const LIMITED: Self =
+        Self { black: 16, luma: 76_309, red_v: 104_597, green_u: 25_675, green_v: 53_279, blue_u: 132_201 };
+
+    fn of(range: Range) -> Self {
+        match range {
+            Range::Full => Self::FULL,
+            Range::Limited => Self::LIMITED,
+        }
     }
-    let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
-    for x in 0..BLOCK {
-        let (u, v) = (i32::from(u[x]) - 128, i32::from(v[x]) - 128);
-        let luma = 76_309 * (i32::from(luma[x]) - 16) + (1 << 15);
-        red[x] = clip(luma + 104_597 * v);
-        green[x] = clip(luma - 25_675 * u - 53_279 * v);
-        blue[x] = clip(luma + 132_201 * u);
+
+    /// A block whose pixels share their chroma, U V, in pairs.
+    #[inline(always)]
+    fn block(self, luma: &[u8; BLOCK], chroma: &[u8; BLOCK], out: &mut [u8; 3 * BLOCK]) {
+        let (mut u, mut v) = ([0; BLOCK], [0; BLOCK]);
+        for (x, pair) in chroma.as_chunks::<2>().0.iter().enumerate() {
+            [u[2 * x], u[2 * x + 1]] = [pair[0]; 2];
+            [v[2 * x], v[2 * x + 1]] = [pair[1]; 2];
+        }
+        let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
+        for x in 0..BLOCK {
+            let (u, v) = (i32::from(u[x]) - 128, i32::from(v[x]) - 128);
+            let luma = self.luma * (i32::from(luma[x]) - self.black) + (1 << 15);
+            red[x] = clip(luma + self.red_v * v);
+            green[x] = clip(luma - self.green_u * u - self.green_v * v);
+            blue[x] = clip(luma + self.blue_u * u);
+        }
+        interleave([&red, &green, &blue], out);
     }
-    interleave([&red, &green, &blue], out);
 }
 
 /// The bytes of a row, if `got` bytes hold the whole frame.
@@ -184,8 +213,8 @@ mod tests {
             let far = got.iter().zip(red_white).map(|(a, b)| a.abs_diff(b)).max();
             assert!(far <= Some(1), "{got:?}");
         };
-        close(rgb(size, PixelFormat::Yuyv, 4, &[81, 90, 81, 240, 235, 128, 235, 128]));
-        close(rgb(size, PixelFormat::Uyvy, 4, &[90, 81, 240, 81, 128, 235, 128, 235]));
+        close(rgb(size, PixelFormat::Yuyv(Range::Limited), 4, &[81, 90, 81, 240, 235, 128, 235, 128]));
+        close(rgb(size, PixelFormat::Uyvy(Range::Limited), 4, &[90, 81, 240, 81, 128, 235, 128, 235]));
         let nv12 = rgb(
             Size::new(2, 4),
             PixelFormat::Nv12,
@@ -196,11 +225,28 @@ mod tests {
         assert_eq!((&nv12[12..15], &nv12[18..21]), (&[255, 255, 255][..], &[0, 0, 0][..]));
     }
 
-    /// The definition: BT.601, limited range.
-    fn colour(luma: u8, u: u8, v: u8) -> [u8; 3] {
-        let (y, u, v) = (1.164_383 * (f64::from(luma) - 16.0), f64::from(u) - 128.0, f64::from(v) - 128.0);
-        [y + 1.596_027 * v, y - 0.391_762 * u - 0.812_968 * v, y + 2.017_232 * u]
+    /// The definition: BT.601.
+    fn colour(range: Range, luma: u8, u: u8, v: u8) -> [u8; 3] {
+        let (y, u, v) = (f64::from(luma), f64::from(u) - 128.0, f64::from(v) - 128.0);
+        let (y, u, v) = match range {
+            Range::Full => (y, u, v),
+            Range::Limited => ((y - 16.0) * 255.0 / 219.0, u * 255.0 / 224.0, v * 255.0 / 224.0),
+        };
+        [y + 1.402 * v, y - (0.114 * 1.772 * u + 0.299 * 1.402 * v) / 0.587, y + 1.772 * u]
             .map(|c| c.round().clamp(0.0, 255.0) as u8)
+    }
+
+    #[test]
+    fn in_full_range_black_is_0_and_white_is_255_and_in_limited_range_they_are_16_and_235() {
+        for (range, black, white, [u, v], near_black) in
+            [(Range::Full, 0, 255, [85, 255], 16), (Range::Limited, 16, 235, [90, 240], 0)]
+        {
+            let grey = |luma| rgb(Size::new(2, 1), PixelFormat::Yuyv(range), 4, &[luma, 128, luma, 128])[0];
+            assert_eq!([grey(black), grey(white), grey(16)], [0, 255, near_black], "{range:?}");
+            let luma = if range == Range::Full { 76 } else { 81 };
+            let red = rgb(Size::new(2, 1), PixelFormat::Uyvy(range), 4, &[u, luma, v, luma]);
+            assert!(red[0] >= 253 && red[1] <= 2 && red[2] <= 2, "{range:?}: {red:?}");
+        }
     }
 
     #[test]
@@ -209,16 +255,20 @@ mod tests {
         for width in [2, 62, 64, 66, 190] {
             let luma: Vec<u8> = (0..width).map(noise).collect();
             let chroma: Vec<u8> = (500..500 + width).map(noise).collect();
-            let pixel = |x: usize| colour(luma[x], chroma[x & !1], chroma[x | 1]);
-            let expected: Vec<u8> = (0..width).flat_map(pixel).collect();
             let mixed = |first: &[u8], second: &[u8]| -> Vec<u8> {
                 first.iter().zip(second).flat_map(|(a, b)| [*a, *b]).collect()
             };
             let one = Size::new(width as u32, 1);
-            let yuyv = rgb(one, PixelFormat::Yuyv, 2 * width, &mixed(&luma, &chroma));
-            let far = yuyv.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(far <= Some(1), "{width}: {far:?}");
-            assert_eq!(rgb(one, PixelFormat::Uyvy, 2 * width, &mixed(&chroma, &luma)), yuyv, "{width}");
+            let [_, yuyv] = [Range::Full, Range::Limited].map(|range| {
+                let pixel = |x: usize| colour(range, luma[x], chroma[x & !1], chroma[x | 1]);
+                let expected: Vec<u8> = (0..width).flat_map(pixel).collect();
+                let yuyv = rgb(one, PixelFormat::Yuyv(range), 2 * width, &mixed(&luma, &chroma));
+                let far = yuyv.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+                assert!(far <= Some(1), "{width} {range:?}: {far:?}");
+                let uyvy = rgb(one, PixelFormat::Uyvy(range), 2 * width, &mixed(&chroma, &luma));
+                assert_eq!(uyvy, yuyv, "{width} {range:?}");
+                yuyv
+            });
             let planes = [&*luma, &luma, &chroma].concat();
             let nv12 = rgb(Size::new(width as u32, 2), PixelFormat::Nv12, width, &planes);
             assert_eq!(nv12, yuyv.repeat(2), "{width}");
@@ -238,7 +288,7 @@ mod tests {
         };
         refused(2, 2, MONO8, 2, 3);
         refused(2, 2, MONO8, 1, 100);
-        refused(3, 2, PixelFormat::Yuyv, 8, 100);
+        refused(3, 2, PixelFormat::Yuyv(Range::Full), 8, 100);
         refused(2, 3, PixelFormat::Nv12, 2, 100);
         refused(2, 2, PixelFormat::Rgb8, usize::MAX, 100);
         refused(0, 2, PixelFormat::Rgb8, 6, 100);

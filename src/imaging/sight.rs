@@ -5,9 +5,10 @@
 //! (`fitness`), sizes that networks read (`resize`).
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
+use tracing::warn;
 
 use super::decode::load;
 use super::error::LoadError;
@@ -34,6 +35,25 @@ impl View {
     /// Whether a picture of this size is the region, cut out already.
     pub fn is_cut(&self, size: Size) -> bool {
         self.region.is_some_and(|region| size == Size::new(region.width, region.height))
+    }
+
+    /// Whether a picture of this size, which counts as cut out, may as well be a whole one that is not upright yet.
+    pub fn is_ambiguous(&self, size: Size) -> bool {
+        let whole = self.region == Some(whole(self.orientation.upright(size)));
+        whole && self.is_cut(size) && self.orientation != Orientation::default()
+    }
+
+    /// Says, once, how such a picture was read.
+    pub fn say_if_ambiguous(&self, size: Size, said: &OnceLock<()>) {
+        if self.is_ambiguous(size) {
+            said.get_or_init(|| {
+                warn!(
+                    %size,
+                    "pictures of the region's size count as upright and cut out already; where they are the camera's whole \
+                     pictures, leave `region` out"
+                );
+            });
+        }
     }
 }
 
@@ -68,6 +88,8 @@ pub struct Sight {
     finished: Option<Option<Region>>,
     /// Made once, and again only when the size of the pictures changes.
     mask: Option<(Size, Region, Arc<Mask>)>,
+    /// Whether it was said how an ambiguous picture is read.
+    said: OnceLock<()>,
 }
 
 impl Sight {
@@ -77,7 +99,7 @@ impl Sight {
     /// [`LoadError`] if the mask picture cannot be read.
     pub fn open(view: &View) -> Result<Self, LoadError> {
         let areas = LoadedAreas::load(&view.areas)?;
-        Ok(Self { view: view.clone(), areas, finished: None, mask: None })
+        Ok(Self { view: view.clone(), areas, ..Self::default() })
     }
 
     /// The same for pictures that were made upright and cut out before, at whatever size: of what `view` says only the mask is
@@ -110,6 +132,9 @@ impl Sight {
     /// # Errors
     /// As [`Sight::frame`].
     pub fn picture(&mut self, picture: Picture) -> Result<Seen, SightError> {
+        if self.finished.is_none() {
+            self.view.say_if_ambiguous(picture.size(), &self.said);
+        }
         let cut = self.view.region.filter(|_| self.view.is_cut(picture.size()));
         let Some(part) = self.finished.or(cut.map(Some)) else { return self.frame(picture) };
         let mask = match part {
@@ -211,6 +236,30 @@ mod tests {
         // A camera's frame is never cut out already.
         let error = sight.frame(cut).unwrap_err();
         assert!(matches!(error, SightError::Region(_)), "{error}");
+    }
+
+    #[test]
+    fn a_region_that_is_the_whole_of_a_turned_picture_is_said_to_be_read_as_cut_out() {
+        let sees = |orientation, region: Region, size| {
+            let view = View { orientation, region: Some(region), ..View::default() };
+            let mut sight = Sight::open(&view).unwrap();
+            let seen = sight.picture(picture(size)).unwrap();
+            (sight.said.get().is_some(), seen.picture == picture(size))
+        };
+        let turned = Orientation { rotate: Rotation::Half, flip: Flip::None };
+        let corner = Region { x: 0, y: 0, ..REGION };
+        let size = Size::new(REGION.width, REGION.height);
+        assert_eq!(sees(turned, corner, size), (true, true));
+        assert_eq!(
+            sees(turned, REGION, size),
+            (false, true),
+            "no whole picture is as small as a region inside"
+        );
+        assert_eq!(sees(turned, corner, Size::new(12, 14)), (false, false));
+        assert_eq!(sees(Orientation::default(), corner, size), (false, true));
+        // A quarter turn has exchanged the sides of a whole picture.
+        let quarter = Orientation { rotate: Rotation::Right, flip: Flip::None };
+        assert_eq!(sees(quarter, corner, size), (false, true));
     }
 
     #[test]

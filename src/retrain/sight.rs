@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::error::RetrainError;
 use super::files;
@@ -17,11 +18,13 @@ use crate::imaging::{self, View, crop, png};
 pub(super) struct Sight {
     view: View,
     cuttings: PathBuf,
+    /// Whether it was said how an ambiguous picture is read.
+    said: OnceLock<()>,
 }
 
 impl Sight {
     pub(super) fn new(view: &View, work: &Path) -> Self {
-        Self { view: view.clone(), cuttings: work.join("cuttings") }
+        Self { view: view.clone(), cuttings: work.join("cuttings"), said: OnceLock::new() }
     }
 
     /// The line's view.
@@ -48,6 +51,7 @@ impl Sight {
     /// The part of the picture at `path` that the line inspects.
     pub(super) fn load(&self, path: &Path) -> Result<Picture, RetrainError> {
         let picture = imaging::load(path)?;
+        self.view.say_if_ambiguous(picture.size(), &self.said);
         if self.is_cut(picture.size()) {
             return Ok(picture);
         }

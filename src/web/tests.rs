@@ -248,8 +248,15 @@ fn the_alert_for_a_line_that_hangs_fires_before_the_watchdog_restarts_the_progra
         let rest = text.split(before).nth(1).unwrap();
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
-    let alert = number(include_str!("../../config/alerts.yml"), "expr: inspectord_progress_age_seconds > ");
+    let alerts = include_str!("../../config/alerts.yml");
+    let alert = number(alerts, "expr: inspectord_progress_age_seconds > ");
     let watchdog = number(include_str!("../../systemd/inspectord.service"), "WatchdogSec=");
-    // The last sign of life may be half of it old, and Prometheus looks every 15 s unless told otherwise.
-    assert!(alert < watchdog / 2.0, "{alert} of {watchdog}");
+    let seconds = |key: &str| -> f64 {
+        alerts.split(key).nth(1).and_then(|rest| rest.split('s').next()).unwrap().trim().parse().unwrap()
+    };
+    let (scrape, evaluation) = (seconds("scrape_interval:"), seconds("evaluation_interval:"));
+    // The last sign of life may be half of the watchdog's time old. Prometheus asks at least once in the rest, and rules are
+    // looked at before it asks again.
+    assert!(alert + scrape <= watchdog / 2.0, "{alert} and {scrape} of {watchdog}");
+    assert!(evaluation <= scrape, "{evaluation} of {scrape}");
 }

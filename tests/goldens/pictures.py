@@ -42,6 +42,9 @@ Image.fromarray(grey * 257).save(OUT / "grey16.tiff")
 Image.fromarray(grey.astype(np.float32)).save(OUT / "float.tiff")
 small.convert("CMYK").save(OUT / "cmyk.jpg", quality=80)
 small.convert("CMYK").save(OUT / "cmyk.tiff", compression="tiff_lzw")
+small.quantize(16).save(OUT / "palette.tiff")
+for mode in ["RGB", "L"]:
+    small.convert(mode).save(OUT / f"jpeg_{mode.lower()}.tiff", compression="jpeg", quality=90)
 small.convert("L").save(OUT / "grey.jpg", quality=90)
 variants = {
     "444": dict(subsampling=0),

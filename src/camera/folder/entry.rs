@@ -1,15 +1,18 @@
 //! What a look at a folder finds: the files that may be pictures.
 //!
-//! In: a folder. Out: an [`Entry`] for each file that has a picture's extension and no temporary file's name. Whether
-//! its content is a picture shows later.
+//! In: a folder. Out: an [`Entry`] for each file that has a picture's extension and no temporary file's name, and the names
+//! of the few that the system would tell nothing about. Whether a file's content is a picture shows later.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, UNIX_EPOCH};
 
-use tracing::info;
+use rustix::io::Errno;
+use tracing::{info, warn};
 
 use crate::camera::{CameraError, Judged};
 use crate::frame::{CameraId, FileKey, SourceRef};
@@ -17,6 +20,9 @@ use crate::frame::{CameraId, FileKey, SourceRef};
 const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "jpe", "bmp", "dib", "tif", "tiff"];
 /// What programs put before the extension, or at its place, while they still write.
 const UNFINISHED: [&str; 5] = [".tmp", ".temp", ".part", ".partial", ".filepart"];
+
+/// With more files than this unseen, it is the folder that cannot be looked at.
+const MOST_UNSEEN: usize = 64;
 
 /// A file that may be a picture.
 #[derive(Debug)]
@@ -31,34 +37,80 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
 }
 
+impl Entry {
+    /// What stands for it among many.
+    pub(super) fn known(&self) -> Known {
+        Known { name: NameHash::of(&self.file), key: self.origin.key() }
+    }
+}
+
+/// Stands for a name in 8 bytes, as long as the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct NameHash(u64);
+
+impl NameHash {
+    pub(super) fn of(file: &OsStr) -> Self {
+        let mut hasher = DefaultHasher::new();
+        file.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// Stands for a file in 24 bytes: its name alone, and the file as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Known {
+    pub(super) name: NameHash,
+    key: FileKey,
+}
+
+/// A file that is there, and of which the system would not tell what it is.
+#[derive(Debug)]
+pub(super) struct Unseen {
+    pub(super) file: OsString,
+    source: io::Error,
+}
+
 /// Reads one folder, over and over.
 #[derive(Debug)]
 pub(super) struct Folder {
     camera: CameraId,
     path: PathBuf,
     said_what_is_ignored: bool,
+    /// Until a look sees every file.
+    said_what_is_unseen: bool,
 }
 
 impl Folder {
     pub(super) fn new(camera: &CameraId, path: &Path) -> Self {
-        Self { camera: camera.clone(), path: path.to_owned(), said_what_is_ignored: false }
+        let (camera, path) = (camera.clone(), path.to_owned());
+        Self { camera, path, said_what_is_ignored: false, said_what_is_unseen: false }
     }
 
-    /// Those of the files that are there now which are judged already.
-    pub(super) fn judged(&mut self, judged: &Judged<'_>) -> Result<HashSet<FileKey>, CameraError> {
-        let mut there = HashSet::new();
-        self.look(|_| true, |entry| there.extend([entry.origin.key()]))?;
-        Ok(judged(&there))
+    /// Those of the files that are there now which are judged already, and those that could not be asked after.
+    pub(super) fn judged(
+        &mut self,
+        judged: &Judged<'_>,
+    ) -> Result<(HashSet<Known>, Vec<Unseen>), CameraError> {
+        let mut known = HashSet::new();
+        let unseen = self.look(|_| true, |entry| known.extend([entry.known()]))?;
+        let judged = judged(&known.iter().map(|known: &Known| known.key).collect());
+        known.retain(|known| judged.contains(&known.key));
+        Ok((known, unseen))
     }
 
     /// Calls `found` for each file that may be a picture, in no order. `wanted` sees the name before the file is asked
-    /// for its size, which is slow over a network.
+    /// for its size, which is slow over a network. Returns the files that the system would tell nothing about, such as
+    /// those that a server has locked for a moment: they are there, and judged or not as before.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or none of its files, or many of them not.
     pub(super) fn look(
         &mut self,
         wanted: impl Fn(&OsStr) -> bool,
         mut found: impl FnMut(Entry),
-    ) -> Result<(), CameraError> {
+    ) -> Result<Vec<Unseen>, CameraError> {
         let failed = |path: &Path, source| CameraError::File { path: path.to_owned(), source };
+        let (mut any, mut unseen) = (false, Vec::new());
         for item in std::fs::read_dir(&self.path).map_err(|e| failed(&self.path, e))? {
             let item = item.map_err(|e| failed(&self.path, e))?;
             let file = item.file_name();
@@ -73,16 +125,48 @@ impl Folder {
             if !wanted(&file) {
                 continue;
             }
-            // Links are followed; what vanished meanwhile was moved on by somebody.
-            let Ok(metadata) = std::fs::metadata(item.path()) else { continue };
-            if metadata.is_file() {
-                let name = file.to_string_lossy().into_owned();
-                let modified_ns = modified_ns(&metadata);
-                let origin = SourceRef { name, bytes: metadata.len(), modified_ns };
-                found(Entry { file, origin, noticed: None, attempts: 0 });
+            // Links are followed.
+            match std::fs::metadata(item.path()) {
+                Ok(metadata) => {
+                    any = true;
+                    if metadata.is_file() {
+                        found(entry(file, &metadata));
+                    }
+                }
+                Err(e) if leads_nowhere(&e) => {}
+                Err(source) => unseen.push(Unseen { file, source }),
+            }
+            if unseen.len() > MOST_UNSEEN {
+                break;
             }
         }
-        Ok(())
+        if (unseen.len() > MOST_UNSEEN || !any)
+            && let Some(last) = unseen.pop()
+        {
+            return Err(self.cannot_see(last));
+        }
+        self.say_what_is_unseen(unseen.first());
+        Ok(unseen)
+    }
+
+    /// The failure to look at a file.
+    pub(super) fn cannot_see(&self, unseen: Unseen) -> CameraError {
+        CameraError::File { path: self.path.join(unseen.file), source: unseen.source }
+    }
+
+    fn say_what_is_unseen(&mut self, first: Option<&Unseen>) {
+        if let Some(Unseen { file, source }) = first
+            && !self.said_what_is_unseen
+        {
+            warn!(
+                camera = %self.camera,
+                folder = %self.path.display(),
+                example = %file.display(),
+                error = %source,
+                "files of the folder cannot be looked at; they wait until they can"
+            );
+        }
+        self.said_what_is_unseen = first.is_some();
     }
 
     fn say_what_is_ignored(&mut self, item: &std::fs::DirEntry) {
@@ -97,6 +181,18 @@ impl Folder {
             "files without a picture's extension are ignored"
         );
     }
+}
+
+fn entry(file: OsString, metadata: &Metadata) -> Entry {
+    let name = file.to_string_lossy().into_owned();
+    let origin = SourceRef { name, bytes: metadata.len(), modified_ns: modified_ns(metadata) };
+    Entry { file, origin, noticed: None, attempts: 0 }
+}
+
+/// Whether a name is nobody's: the file was moved on meanwhile, or it is a link to nothing or in a circle.
+fn leads_nowhere(error: &io::Error) -> bool {
+    let circle = Errno::from_io_error(error) == Some(Errno::LOOP);
+    circle || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// When a file was last written, in nanoseconds since 1970; 0 where the file system does not know.

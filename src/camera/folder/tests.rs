@@ -147,13 +147,7 @@ fn a_file_too_large_for_a_picture_gets_its_verdict_unread() {
     let file = std::fs::File::create(folder.path().join("huge.png")).unwrap();
     file.set_len(MAX_ENCODED_BYTES + 1).unwrap();
     let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
-    let began = Instant::now();
-    let error = loop {
-        match camera.next(Duration::from_millis(50)) {
-            Err(error) => break error,
-            Ok(_) => assert!(began.elapsed() < PATIENCE),
-        }
-    };
+    let error = failure(&mut camera);
     let CameraError::BadFrame { origin: Some(origin), .. } = error else { panic!("{error}") };
     assert_eq!(origin.name, "huge.png");
     assert!(is_quiet(&mut camera, 5));
@@ -168,18 +162,120 @@ fn a_folder_that_goes_away_for_a_while_is_no_reason_to_forget() {
     let mut camera = camera(&folder, FolderMode::Watch, &[]);
     assert_eq!(name(&next(&mut camera).unwrap()), "a.jpg");
     std::fs::rename(&folder, &elsewhere).unwrap();
-    let began = Instant::now();
-    let error = loop {
-        match camera.next(Duration::from_millis(50)) {
-            Err(error) => break error,
-            Ok(_) => assert!(began.elapsed() < PATIENCE),
-        }
-    };
+    let error = failure(&mut camera);
     assert!(matches!(error, CameraError::File { .. }), "{error}");
     std::fs::rename(&elsewhere, &folder).unwrap();
     assert!(is_quiet(&mut camera, 5));
     drop_in(&folder, "b.jpg", 1_000);
     assert_eq!(name(&next(&mut camera).unwrap()), "b.jpg");
+}
+
+/// Makes `name` a link that the system refuses to follow, also for root: a part of its target is too long for any name.
+fn hide(folder: &Path, name: &str) {
+    link(folder, name, Path::new(&"x".repeat(300)));
+}
+
+/// Makes `name` a link to `target`, without a moment when there is none.
+fn link(folder: &Path, name: &str, target: &Path) {
+    let made = folder.join("link.tmp");
+    std::os::unix::fs::symlink(target, &made).unwrap();
+    std::fs::rename(&made, folder.join(name)).unwrap();
+}
+
+/// Asks until the camera fails.
+fn failure(camera: &mut FolderCamera) -> CameraError {
+    let began = Instant::now();
+    loop {
+        match camera.next(Duration::from_millis(50)) {
+            Err(error) => break error,
+            Ok(got) => assert!(began.elapsed() < PATIENCE, "{got:?}"),
+        }
+    }
+}
+
+/// A folder and, elsewhere, the files that its links lead to.
+fn linked(names: &[&str]) -> (tempfile::TempDir, tempfile::TempDir) {
+    let (folder, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in names {
+        drop_in(files.path(), name, 1_000);
+        link(folder.path(), name, &files.path().join(name));
+    }
+    (folder, files)
+}
+
+#[test]
+fn a_judged_file_that_cannot_be_looked_at_for_a_while_is_not_judged_again() {
+    let (folder, files) = linked(&["a.jpg", "b.jpg"]);
+    let mut camera = camera(folder.path(), FolderMode::Watch, &[]);
+    for name_of_it in ["a.jpg", "b.jpg"] {
+        assert_eq!(name(&next(&mut camera).unwrap()), name_of_it);
+    }
+    // One of them: the others are watched on.
+    hide(folder.path(), "a.jpg");
+    assert!(is_quiet(&mut camera, 5));
+    drop_in(folder.path(), "c.jpg", 1_000);
+    assert_eq!(name(&next(&mut camera).unwrap()), "c.jpg");
+    link(folder.path(), "a.jpg", &files.path().join("a.jpg"));
+    assert!(is_quiet(&mut camera, 5));
+    // All of them: that is told.
+    for name in ["a.jpg", "b.jpg", "c.jpg"] {
+        hide(folder.path(), name);
+    }
+    let error = failure(&mut camera);
+    assert!(matches!(error, CameraError::File { .. }), "{error}");
+    for name in ["a.jpg", "b.jpg"] {
+        link(folder.path(), name, &files.path().join(name));
+    }
+    assert!(is_quiet(&mut camera, 5));
+}
+
+#[test]
+fn a_file_that_could_not_be_looked_at_when_the_folder_was_opened_is_asked_after_when_it_can() {
+    let (folder, files) = linked(&["a.jpg", "b.jpg"]);
+    let mut before = camera(folder.path(), FolderMode::Watch, &[]);
+    let seen = [next(&mut before).unwrap(), next(&mut before).unwrap()];
+    hide(folder.path(), "a.jpg");
+    let mut after = camera(folder.path(), FolderMode::Watch, &seen);
+    assert!(is_quiet(&mut after, 5));
+    link(folder.path(), "a.jpg", &files.path().join("a.jpg"));
+    let error = failure(&mut after);
+    assert!(matches!(error, CameraError::Lost { .. }) && error.to_string().contains("a.jpg"), "{error}");
+    assert!(is_quiet(&mut camera(folder.path(), FolderMode::Watch, &seen), 5));
+}
+
+#[test]
+fn a_replay_passes_over_no_file_that_cannot_be_looked_at() {
+    let (folder, files) = linked(&["a.jpg", "b.jpg"]);
+    hide(folder.path(), "b.jpg");
+    let opened = |seen: &[Frame]| {
+        let seen: HashSet<_> = seen.iter().map(|frame| frame.source.as_ref().unwrap().key()).collect();
+        let (path, mode) = (folder.path().to_owned(), FolderMode::Replay);
+        let options = FolderOptions { path, mode, ..FolderOptions::default() };
+        FolderCamera::open(&"top".parse().unwrap(), &options, &|there| &seen & there)
+    };
+    let error = opened(&[]).err().unwrap().to_string();
+    assert!(error.contains("b.jpg"), "{error}");
+    link(folder.path(), "b.jpg", &files.path().join("b.jpg"));
+    let mut played = opened(&[]).unwrap();
+    hide(folder.path(), "b.jpg");
+    assert!(matches!(failure(&mut played), CameraError::File { .. }));
+    link(folder.path(), "b.jpg", &files.path().join("b.jpg"));
+    let mut played = opened(&[]).unwrap();
+    assert_eq!(std::iter::from_fn(|| next(&mut played)).count(), 2);
+}
+
+#[test]
+fn links_to_nothing_and_in_a_circle_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    link(folder.path(), "nothing.jpg", Path::new("nowhere"));
+    link(folder.path(), "circle.jpg", Path::new("circle.jpg"));
+    for mode in [FolderMode::Watch, FolderMode::Replay] {
+        let mut camera = camera(folder.path(), mode, &[]);
+        for _ in 0..5 {
+            let next = camera.next(Duration::from_millis(15)).unwrap();
+            assert!(matches!(next, Next::Nothing | Next::End), "{next:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Waiting for files to be dropped into a folder, and to be finished.
 //!
 //! In: a look at the folder every so often. Out: files that two looks found alike in size and time, oldest first. Looking
-//! instead of being notified, because notifications do not cross SMB or NFS. Memory: 16 bytes for each delivered file
+//! instead of being notified, because notifications do not cross SMB or NFS. Memory: 24 bytes for each delivered file
 //! that is still in the folder, and the names of the oldest [`BATCH`] others; with more waiting than that, the rest
 //! come in later batches.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::entry::{Entry, Folder};
+use super::entry::{Entry, Folder, Known, NameHash};
 use crate::camera::{CameraError, FolderOptions, Judged};
 use crate::frame::{CameraId, FileKey};
 
@@ -18,11 +18,14 @@ const BATCH: usize = 4096;
 const SHARE_OF_TIME: u32 = 5;
 
 pub(super) struct Watch {
+    camera: CameraId,
     folder: Folder,
     pause: Duration,
     next_look: Instant,
     /// Delivered and still there, as of the last look.
-    done: HashSet<FileKey>,
+    done: HashSet<Known>,
+    /// There since the start and never seen, so that nobody could be asked whether they are judged.
+    unasked: HashSet<NameHash>,
     /// Found by the last look and not delivered: since when, and how often they could not be taken.
     waiting: HashMap<FileKey, (Instant, u32)>,
     /// Found alike by two looks.
@@ -36,12 +39,14 @@ impl Watch {
         judged: &Judged<'_>,
     ) -> Result<Self, CameraError> {
         let mut folder = Folder::new(camera, &options.path);
-        let done = folder.judged(judged)?;
+        let (done, unseen) = folder.judged(judged)?;
         Ok(Self {
+            camera: camera.clone(),
             folder,
             pause: Duration::from_millis(options.look_every_ms),
             next_look: Instant::now(),
             done,
+            unasked: unseen.iter().map(|unseen| NameHash::of(&unseen.file)).collect(),
             waiting: HashMap::new(),
             ready: VecDeque::new(),
         })
@@ -68,7 +73,7 @@ impl Watch {
         let key = entry.origin.key();
         if delivered {
             self.waiting.remove(&key);
-            self.done.insert(key);
+            self.done.insert(entry.known());
         } else if let Some((_, attempts)) = self.waiting.get_mut(&key) {
             *attempts += 1;
         }
@@ -78,13 +83,16 @@ impl Watch {
         let began = Instant::now();
         let mut still_done = HashSet::with_capacity(self.done.len());
         let mut oldest = BTreeMap::new();
-        let done = &self.done;
+        let (done, unasked) = (&self.done, &self.unasked);
+        let mut to_ask = None;
         let looked = self.folder.look(
             |_| true,
             |entry| {
-                let key = entry.origin.key();
-                if done.contains(&key) {
-                    still_done.insert(key);
+                let known = entry.known();
+                if done.contains(&known) {
+                    still_done.insert(known);
+                } else if unasked.contains(&known.name) {
+                    to_ask = Some(entry.origin.name);
                 } else {
                     oldest.insert((entry.origin.modified_ns, entry.file.clone()), entry);
                     if oldest.len() > BATCH {
@@ -95,7 +103,15 @@ impl Watch {
         );
         self.next_look = Instant::now() + self.pause.max(began.elapsed() * (SHARE_OF_TIME - 1));
         // A look that failed half-way has not shown what is gone.
-        looked?;
+        let unseen: HashSet<_> = looked?.iter().map(|unseen| NameHash::of(&unseen.file)).collect();
+        if let Some(file) = to_ask {
+            let message = format!("{file} can be looked at again: whether it is judged is asked now");
+            return Err(CameraError::Lost { name: self.camera.to_string(), message });
+        }
+        self.unasked.retain(|name| unseen.contains(name));
+        if !unseen.is_empty() {
+            still_done.extend(self.done.iter().filter(|known| unseen.contains(&known.name)));
+        }
         self.done = still_done;
         let before = std::mem::take(&mut self.waiting);
         for mut entry in oldest.into_values() {

@@ -25,8 +25,12 @@ use crate::clock::{self, SystemClock};
 use crate::frame::{CameraId, Frame, Losses, Pixels, Size, check_picture_size};
 use timing::{Arrival, CameraClock, FrameCounter};
 
-/// Frames that may wait to be taken: a quarter of a second at 60 a second.
-const BUFFERS: usize = 16;
+/// Frames that may wait to be taken, at most: a quarter of a second at 60 a second.
+const MOST_BUFFERS: u32 = 16;
+/// And at least: one that is filled, one that is looked at, and some to bridge a pause.
+const LEAST_BUFFERS: u32 = 4;
+/// What all of them may take where more than the least would take more.
+const BUFFER_BYTES: u32 = 256 << 20;
 /// Missed frames of a camera with a trigger line that get a verdict each; of more, the rest is only counted.
 const MOST_OWED: u64 = 256;
 /// How far the camera's clock may be off.
@@ -39,12 +43,17 @@ pub(super) fn list() -> Vec<CameraListing> {
     find::list()
 }
 
+fn buffers_for(frame_bytes: u32) -> u32 {
+    (BUFFER_BYTES / frame_bytes.max(1)).clamp(LEAST_BUFFERS, MOST_BUFFERS)
+}
+
 /// See the module.
 pub(super) struct GenicamCamera {
     id: CameraId,
     description: String,
     camera: aravis::Camera,
     stream: Stream,
+    buffers: u32,
     expose: Exposure,
     stall: Duration,
     control_lost: Arc<AtomicBool>,
@@ -80,7 +89,8 @@ impl GenicamCamera {
         if payload > MAX_FRAME_BYTES {
             return Err(unusable(format!("{name} wants to send frames of {payload} bytes: lower `sensor`")));
         }
-        for _ in 0..BUFFERS {
+        let buffers = buffers_for(payload);
+        for _ in 0..buffers {
             stream.push_buffer(Buffer::new_allocate(payload as usize));
         }
         let control_lost = Arc::new(AtomicBool::new(false));
@@ -100,6 +110,7 @@ impl GenicamCamera {
             description: format!("{name} at {}, {width}x{height} {format}, {expose}", options.camera),
             camera,
             stream,
+            buffers,
             expose: options.expose.clone(),
             stall: Duration::from_millis(options.stall_ms),
             control_lost,
@@ -176,7 +187,7 @@ impl GenicamCamera {
             waited += 1;
         }
         // With no buffer left to fill, frames were missed that nobody wanted.
-        if waited + 1 >= BUFFERS {
+        if waited + 1 >= self.buffers {
             self.counter = FrameCounter::default();
         }
     }
@@ -283,5 +294,16 @@ impl Drop for GenicamCamera {
         if !self.control_lost.load(Ordering::Acquire) {
             let _may_be_gone = self.camera.stop_acquisition();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_frames_get_fewer_buffers() {
+        let bytes = [0, 5_000_000, 20_000_000, 65_000_000, MAX_FRAME_BYTES];
+        assert_eq!(bytes.map(buffers_for), [16, 16, 13, 4, 4]);
     }
 }

@@ -2,10 +2,13 @@
 
 use crate::frame::Mosaic::{BgGr, GbRg, GrBg, RgGb};
 use crate::frame::PixelFormat::{self, Bayer, Bgr8, Mono, Rgb8, Uyvy, Yuyv};
+use crate::frame::Range::{Full, Limited};
 use crate::frame::Samples::{U8, U10, U10Packed, U10p, U12, U12Packed, U12p, U16};
 
 /// What can be read: number, name, layout; of what a camera offers the first is taken when the settings leave it open.
-/// One byte a pixel comes first, since the networks see eight bits and the cable has room for more frames.
+/// Eight bits come first, since the networks see no more and the cable has room for more frames; colour before brightness,
+/// and brightness before YUV, which many monochrome cameras offer too, with colours that mean nothing. Only the formats with a
+/// standard's number in their names have its limited range.
 const FORMATS: [(u32, &str, PixelFormat); 42] = [
     (0x0108_0009, "BayerRG8", Bayer(RgGb, U8)),
     (0x0108_000b, "BayerBG8", Bayer(BgGr, U8)),
@@ -13,11 +16,11 @@ const FORMATS: [(u32, &str, PixelFormat); 42] = [
     (0x0108_000a, "BayerGB8", Bayer(GbRg, U8)),
     (0x0218_0014, "RGB8", Rgb8),
     (0x0218_0015, "BGR8", Bgr8),
-    (0x0210_0032, "YUV422_8", Yuyv),
-    (0x0210_001f, "YUV422_8_UYVY", Uyvy),
-    (0x0210_003e, "YCbCr601_422_8", Yuyv),
-    (0x0210_003b, "YCbCr422_8", Yuyv),
     (0x0108_0001, "Mono8", Mono(U8)),
+    (0x0210_0032, "YUV422_8", Yuyv(Full)),
+    (0x0210_001f, "YUV422_8_UYVY", Uyvy(Full)),
+    (0x0210_003e, "YCbCr601_422_8", Yuyv(Limited)),
+    (0x0210_003b, "YCbCr422_8", Yuyv(Full)),
     (0x010a_0058, "BayerRG10p", Bayer(RgGb, U10p)),
     (0x010a_0052, "BayerBG10p", Bayer(BgGr, U10p)),
     (0x010a_0056, "BayerGR10p", Bayer(GrBg, U10p)),
@@ -90,6 +93,25 @@ mod tests {
             let bits = (number >> 16 & 0xff) as usize;
             // 40 pixels fill every group.
             assert_eq!(layout.row_bytes(40), Some(40 * bits / 8), "{name}");
+        }
+    }
+
+    // What monochrome cameras of Basler's ace series list: Mono8, Mono16, Mono12, Mono12Packed, YUV422Packed, YUV422_YUYV_Packed.
+    #[test]
+    fn a_monochrome_camera_that_offers_yuv_too_is_read_as_monochrome() {
+        let offered = [0x0108_0001, 0x0110_0007, 0x0110_0005, 0x010c_0006, 0x0210_001f, 0x0210_0032];
+        assert_eq!(choose(&offered, "auto").map(name), Ok(Some("Mono8")));
+        let colour = [&offered[..], &[0x0108_0009]].concat();
+        assert_eq!(choose(&colour, "auto").map(name), Ok(Some("BayerRG8")));
+        assert_eq!(choose(&offered[4..], "auto").map(name), Ok(Some("YUV422_8")));
+    }
+
+    #[test]
+    fn only_what_names_a_standard_has_its_limited_range() {
+        for (_, name, format) in FORMATS {
+            if let Yuyv(range) | Uyvy(range) = format {
+                assert_eq!(range == Limited, name.contains("601"), "{name}");
+            }
         }
     }
 

@@ -21,7 +21,8 @@ pub struct GenicamOptions {
     /// Its serial number, the name that was given to it, its address or MAC address, or its full id; there is no
     /// default. `inspectord cameras` lists them.
     pub camera: String,
-    /// The pixel format by its standard name, such as `Mono8` or `BayerRG12p`; `auto` takes the best of 8 bits.
+    /// The pixel format by its standard name, such as `Mono8` or `BayerRG12p`; `auto` takes the best of 8
+    /// bits: Bayer or RGB, else `Mono8`, else YUV.
     pub format: String,
     /// The part of the sensor that is read out; absent, the part that the camera is set to.
     #[serde(skip_serializing_if = "Option::is_none")]

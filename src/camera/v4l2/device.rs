@@ -23,15 +23,15 @@ use super::modes;
 use super::tally::Tally;
 use super::watched::{GrabError, Grabbed, Grabber, Limits};
 use crate::camera::{Mode, V4l2Format, V4l2Options};
-use crate::frame::{Losses, Mosaic, PixelFormat, Pixels, Samples, Size};
+use crate::frame::{Losses, Mosaic, PixelFormat, Pixels, Range, Samples, Size};
 
 /// Each code that can be read, what the settings call it, and its layout; none for MJPEG. Of several codes for one name
 /// the first that a device offers is taken.
 const FORMATS: [(&[u8; 4], V4l2Format, Option<PixelFormat>); 24] = [
     (b"RGB3", V4l2Format::Rgb, Some(PixelFormat::Rgb8)),
     (b"BGR3", V4l2Format::Bgr, Some(PixelFormat::Bgr8)),
-    (b"YUYV", V4l2Format::Yuyv, Some(PixelFormat::Yuyv)),
-    (b"UYVY", V4l2Format::Uyvy, Some(PixelFormat::Uyvy)),
+    (b"YUYV", V4l2Format::Yuyv, Some(PixelFormat::Yuyv(Range::Limited))),
+    (b"UYVY", V4l2Format::Uyvy, Some(PixelFormat::Uyvy(Range::Limited))),
     (b"NV12", V4l2Format::Nv12, Some(PixelFormat::Nv12)),
     (b"MJPG", V4l2Format::Mjpeg, None),
     (b"JPEG", V4l2Format::Mjpeg, None),

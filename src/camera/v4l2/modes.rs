@@ -25,20 +25,27 @@ pub(super) fn choose(modes: &[Mode], wishes: &V4l2Options) -> Result<Mode, Strin
             let offered = listed(usable.iter().map(|m| format!("{:?}", m.format).to_lowercase()));
             format!("does not offer `format`, only {offered}")
         })?;
-    let largest = formatted.iter().map(|m| m.size).max_by_key(|s| s.pixels());
+    let wanted = (wishes.rate > 0.0).then_some(wishes.rate);
+    // Where none is fast enough the refusal is about the largest.
+    let candidates = narrow(&formatted, |m| wanted.is_none_or(|rate| reaches(m, rate)));
+    let largest = candidates.as_ref().unwrap_or(&formatted).iter().map(|m| m.size).max_by_key(|s| s.pixels());
     let size = wishes.size.or(largest).unwrap_or(Size::new(0, 0));
     let sized = narrow(&formatted, |m| m.size == size).ok_or_else(|| {
         format!("does not offer `size`, only {}", listed(formatted.iter().map(|m| m.size.to_string())))
     })?;
     let fastest = sized.iter().map(Mode::rate).fold(0.0, f64::max);
-    let wanted = if wishes.rate > 0.0 { wishes.rate } else { fastest };
-    let fits = |m: &Mode| m.interval == Mode::UNKNOWN_RATE || m.rate() >= wanted * (1.0 - RATE_TOLERANCE);
-    let fast_enough = narrow(&sized, fits)
-        .ok_or_else(|| format!("reaches {fastest:.2} frames a second at {size}: lower `rate`"))?;
+    let fast_enough = narrow(&sized, |m| reaches(m, wanted.unwrap_or(fastest))).ok_or_else(|| {
+        let remedy = if candidates.is_some() { "lower `rate`, or leave out `size`" } else { "lower `rate`" };
+        format!("reaches {fastest:.2} frames a second at {size}: {remedy}")
+    })?;
     let best = fast_enough
         .into_iter()
         .min_by(|a, b| a.format.cmp(&b.format).then_with(|| a.rate().total_cmp(&b.rate())));
     best.ok_or_else(|| "offers no mode".into())
+}
+
+fn reaches(mode: &Mode, rate: f64) -> bool {
+    mode.interval == Mode::UNKNOWN_RATE || mode.rate() >= rate * (1.0 - RATE_TOLERANCE)
 }
 
 fn narrow(modes: &[Mode], keep: impl Fn(&Mode) -> bool) -> Option<Vec<Mode>> {
@@ -94,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn without_a_size_the_largest_that_is_fast_enough_is_taken() {
+        let wishes = V4l2Options { rate: 60.0, ..V4l2Options::default() };
+        assert_eq!(choose(&webcam(), &wishes).unwrap(), mode(V4l2Format::Mjpeg, HD, (1, 60)));
+        let wishes = V4l2Options { rate: 8.0, format: V4l2Format::Yuyv, ..V4l2Options::default() };
+        assert_eq!(choose(&webcam(), &wishes).unwrap(), mode(V4l2Format::Yuyv, HD, (1, 10)));
+    }
+
+    #[test]
     fn thirty_means_what_television_calls_thirty() {
         let wishes = V4l2Options { size: Some(FULL), rate: 30.0, ..V4l2Options::default() };
         assert_eq!(choose(&webcam(), &wishes).unwrap().interval, (1001, 30_000));
@@ -107,7 +122,11 @@ mod tests {
         let size = refusal(V4l2Options { size: Some(Size::new(640, 480)), ..V4l2Options::default() });
         assert!(size.contains("1280x720, 1920x1080"), "{size}");
         let rate = refusal(V4l2Options { rate: 100.0, size: Some(HD), ..V4l2Options::default() });
-        assert!(rate.contains("60.00"), "{rate}");
+        assert!(rate.contains("60.00") && rate.ends_with("lower `rate`"), "{rate}");
+        let size = refusal(V4l2Options { rate: 60.0, size: Some(FULL), ..V4l2Options::default() });
+        assert!(size.contains("29.97") && size.contains("leave out `size`"), "{size}");
+        let rate = refusal(V4l2Options { rate: 100.0, ..V4l2Options::default() });
+        assert!(rate.contains("1920x1080: lower `rate`"), "{rate}");
         assert!(choose(&[], &V4l2Options::default()).is_err());
     }
 

@@ -150,8 +150,11 @@ impl Drop for Pool {
 
 impl State {
     fn begin(&self, job: Job) {
-        lock(&self.section).job = Some(job);
+        let mut section = lock(&self.section);
+        section.job = Some(job);
+        // Under the lock, or a worker that has just looked would sleep through the section.
         self.begun.fetch_add(1, Ordering::Release);
+        drop(section);
         self.wake.notify_all();
     }
 

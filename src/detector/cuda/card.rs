@@ -330,7 +330,12 @@ impl Stream {
         let mut graph = std::ptr::null_mut();
         // Writes one handle; ends the capture even where the work failed.
         let ended = call!(driver, cuStreamEndCapture(self.handle, &mut graph));
-        done.and(ended)?;
+        if let Err(error) = done.and(ended) {
+            if !graph.is_null() {
+                let _gone = call!(driver, cuGraphDestroy(graph));
+            }
+            return Err(error);
+        }
         let mut executable = std::ptr::null_mut();
         // Writes one handle, made of the graph, which is not needed any more.
         let made = call!(driver, cuGraphInstantiateWithFlags(&mut executable, graph, 0));

@@ -25,7 +25,8 @@ pub enum CudaError {
     OldDriver(&'static str),
     /// It shows no card.
     #[error(
-        "the NVIDIA driver shows no card: none is fitted, or this program may not open it; a service needs          `DeviceAllow=char-nvidia rw` in its unit"
+        "the NVIDIA driver shows no card: none is fitted, or this program may not open it; a service needs \
+         `DeviceAllow=char-nvidia rw`, `DeviceAllow=char-nvidia-uvm rw` and `MemoryDenyWriteExecute=no` in its unit"
     )]
     NoCard,
     /// The driver refused a call.
@@ -63,7 +64,7 @@ impl CudaError {
     }
 
     /// Whether the card works and is full.
-    pub(super) fn means_no_room(&self) -> bool {
+    pub(in crate::detector) fn means_no_room(&self) -> bool {
         matches!(self, Self::Call { code: OUT_OF_MEMORY, .. })
     }
 }

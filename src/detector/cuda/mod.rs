@@ -115,14 +115,16 @@ impl Cuda {
             Err(error) if error.means_no_card() && !driver::is_loaded() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut first = None;
+        let mut refusal: Option<CudaError> = None;
         for ordinal in 0..driver.count()? {
             match Self::with_driver(model, driver.clone(), ordinal, image) {
                 Ok(engine) => return Ok(Some(engine)),
-                Err(error) => first = first.or(Some(error)),
+                // One that is full may have room later; of others, the first.
+                Err(error) if refusal.is_none() || error.means_no_room() => refusal = Some(error),
+                Err(_) => {}
             }
         }
-        first.map_or(Ok(None), Err)
+        refusal.map_or(Ok(None), Err)
     }
 
     fn with_driver(

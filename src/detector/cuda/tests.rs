@@ -132,6 +132,20 @@ fn batches_overlap_and_come_back_in_order_and_memory_does_not_grow() {
     assert_eq!(graphs(&engine), before, "graphs of a size that nobody asks for any more are kept");
 }
 
+// A bundle holds finite numbers only; what is none comes of memory gone bad, or of what overflows.
+#[test]
+fn what_is_no_number_in_the_first_layer_goes_through_all_others_into_the_map() {
+    let model = model(PdnSize::Tiny, Size::new(256, 256), 8);
+    let Some(engine) = open(&model, WORKING) else { return };
+    let mut engine = engine.unwrap();
+    let mut bias = engine.model.plan.packed[0].bias.clone();
+    bias[0] = f32::NAN;
+    let bytes: Vec<u8> = bias.iter().flat_map(|b| b.to_ne_bytes()).collect();
+    engine.model.weights[0][1] = Stream::new(&engine.card).unwrap().place(&bytes).unwrap();
+    let map = &engine.infer(&[&untrained::picture(engine.input(), 1)]).unwrap()[0];
+    assert!(map.values.iter().all(|value| value.is_nan()));
+}
+
 #[test]
 fn a_card_that_dies_loses_no_frame() {
     let model = model(PdnSize::Tiny, Size::new(256, 256), 6);

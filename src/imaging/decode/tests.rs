@@ -42,10 +42,41 @@ fn jpegs_read_as_pillow_reads_them() {
 
 #[test]
 fn what_is_not_read_is_named() {
-    for (name, what) in [("cmyk.jpg", "CMYK"), ("cmyk.tiff", "CMYK"), ("float.tiff", "32")] {
+    for (name, what) in [
+        ("cmyk.jpg", "CMYK"),
+        ("cmyk.tiff", "CMYK"),
+        ("float.tiff", "32"),
+        ("palette.tiff", "holds a palette"),
+        ("jpeg_rgb.tiff", "JPEG inside TIFF"),
+        ("jpeg_l.tiff", "JPEG inside TIFF"),
+    ] {
         let error = load(&golden_path(name)).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(what), "{error}");
     }
+    // The entry for bits a sample: its tag, a short, one of it, 16.
+    let mut narrow = file("grey16.tiff");
+    let bits = narrow.windows(10).position(|w| w == [2, 1, 3, 0, 1, 0, 0, 0, 16, 0]).unwrap();
+    narrow[bits + 8] = 4;
+    assert!(decode_bytes(&narrow).unwrap_err().to_string().contains("samples of 4 bits"));
+}
+
+#[test]
+fn a_jpeg_that_is_damaged_inside_its_tiff_is_no_picture() {
+    for name in ["jpeg_rgb.tiff", "jpeg_l.tiff"] {
+        let mut bytes = file(name);
+        // The strip: from its frame header on, half of it is lost.
+        let strip = bytes.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+        let lost = strip + 60..strip + 200;
+        bytes[lost].fill(0);
+        assert!(decode_bytes(&bytes).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn what_takes_too_much_memory_is_not_called_damaged() {
+    let kind = image::error::LimitErrorKind::InsufficientMemory;
+    let error = refusal(Format::Png, &ImageError::Limits(image::error::LimitError::from_kind(kind)));
+    assert!(error.to_string().contains("save it smaller"), "{error}");
 }
 
 #[test]

@@ -73,7 +73,8 @@ function wordFor(camera) {
   if (camera.state === "down") return ["bad", "✕ DOWN", camera.reason];
   if (camera.state === "opening") return ["off", "… OPENING", camera.reason];
   const last = camera.last;
-  if (!last) return ["off", camera.state === "ended" ? "■ ENDED" : "… WAITING", "no part yet"];
+  if (camera.state === "ended") return ["off", "■ ENDED", last ? "the replay has ended" : "no part came"];
+  if (!last) return ["off", "… WAITING", "no part yet"];
   if (last.decision === "ok") return ["good", "✓ OK", null];
   if (last.decision === "anomalous") return ["bad", "✕ REJECT", null];
   return ["odd", "! UNINSPECTED", `${last.reason}: ${last.detail}`];

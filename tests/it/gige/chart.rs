@@ -127,11 +127,11 @@ fn pack(samples: impl Iterator<Item = u16>, bits: u32, packing: Packing) -> Vec<
     }
 }
 
-/// ITU-R BT.601, limited range.
+/// ITU-R BT.601, full range.
 #[cfg(feature = "genicam")]
 fn yuv([r, g, b]: [u8; 3]) -> [u8; 3] {
     let [r, g, b] = [r, g, b].map(|v| f64::from(v) / 255.0);
     let luma = 0.299 * r + 0.587 * g + 0.114 * b;
     let (u, v) = ((b - luma) / 1.772, (r - luma) / 1.402);
-    [16.0 + 219.0 * luma, 128.0 + 224.0 * u, 128.0 + 224.0 * v].map(|v| v.round() as u8)
+    [255.0 * luma, 128.0 + 255.0 * u, 128.0 + 255.0 * v].map(|v| v.round() as u8)
 }

@@ -138,8 +138,12 @@ struct Eight {
     }
 };
 
+// As comparisons: `fmaxf` makes a number of what is none, and damage must show in the map.
+__device__ __forceinline__ float at_least(float v, float least) { return v < least ? least : v; }
+
 __device__ __forceinline__ float cut(float v, bool relu) {
-    return fminf(fmaxf(v, relu ? 0.0f : -LARGEST_HALF), LARGEST_HALF);
+    const float most = v > LARGEST_HALF ? LARGEST_HALF : v;
+    return at_least(most, relu ? 0.0f : -LARGEST_HALF);
 }
 
 // A block of four warps, 2 by 2, makes ROWS by COLUMNS outputs.
@@ -247,7 +251,7 @@ template <int ROWS, int COLUMNS, int THEN> __device__ __forceinline__ void convo
                     if (THEN == POOL) {
                         float total = 0.0f;
                         UNROLL for (int corner = 0; corner < 4; corner++)
-                            total += fmaxf(sums[(m + corner / 2) % M][n][corner % 2 * 2 + e] + bias, 0.0f);
+                            total += at_least(sums[(m + corner / 2) % M][n][corner % 2 * 2 + e] + bias, 0.0f);
                         eight.v[i] = cut(0.25f * total, true);
                     } else {
                         eight.v[i] = cut(sums[m][n][h * 2 + e] + bias, c.relu);

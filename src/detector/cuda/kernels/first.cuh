@@ -85,7 +85,7 @@ template <int THEN, int STRIDE> __device__ __forceinline__ void read_picture(con
                         if (THEN == POOL) {
                             float total = 0.0f;
                             UNROLL for (int corner = 0; corner < 4; corner++)
-                                total += fmaxf(sums[corner / 2][n][corner % 2 * 2 + e] + bias, 0.0f);
+                                total += at_least(sums[corner / 2][n][corner % 2 * 2 + e] + bias, 0.0f);
                             eight.v[i] = cut(0.25f * total, true);
                         } else {
                             eight.v[i] = cut(sums[m][n][h * 2 + e] + bias, true);
