@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::common::SettingsArgs;
 use super::report::UsageError;
 use crate::frame::CameraId;
-use crate::retrain::{Home, Listed, Place, Registry, Standing, Underway};
+use crate::retrain::{Check, Home, Listed, Place, Registry, Standing, Underway};
 use crate::settings::{Camera, Settings};
 
 /// Lists the versions of cameras' models, and chooses the one that runs.
@@ -193,10 +193,19 @@ fn show(out: &mut impl Write, camera: &Camera, shown: &Listed, json: bool) -> an
         writeln!(out, "samples   {normal} normal and {anomalous} anomalous, set {}", report.set)?;
         writeln!(out, "gate      {}", if report.accepted { "passed" } else { "refused" })?;
         for check in &report.checks {
-            writeln!(out, "  {} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+            writeln!(out, "  {} {:<16} {}", mark(check), check.name, check.words)?;
         }
     }
     Ok(())
+}
+
+/// An answer of the gate at a glance.
+pub(super) fn mark(check: &Check) -> char {
+    match (check.passed, check.untried) {
+        (false, _) => '-',
+        (true, true) => '?',
+        (true, false) => '+',
+    }
 }
 
 fn changed(out: &mut impl Write, camera: &Camera, place: &Place, json: bool) -> anyhow::Result<()> {

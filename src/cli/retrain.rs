@@ -119,11 +119,16 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     for check in &report.checks {
-        writeln!(out, "{} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+        writeln!(out, "{} {:<16} {}", models::mark(check), check.name, check.words)?;
     }
     let version = &report.version;
     match ending {
         Ending::Activated => writeln!(out, "version {version} is active")?,
+        Ending::Accepted if report.is_untried() => writeln!(
+            out,
+            "version {version} was not refused and waits for you: `inspectord models activate {version}` if it finds what it \
+             should"
+        )?,
         Ending::Accepted => {
             writeln!(
                 out,
