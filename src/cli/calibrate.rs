@@ -1,13 +1,14 @@
 //! `inspectord calibrate`: renews a model's quantiles and threshold without training it.
 //!
-//! Out: the same bundle with another version of itself in its place.
+//! Out: the same bundle with new quantiles and another threshold in its place. Its version follows from its tensors and
+//! quantiles, so that another threshold alone leaves it as it is.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Map;
 use tracing::warn;
 
-use super::eyes::Eyes;
+use super::eyes::{Descendant, Eyes};
 use super::progress::Progress;
 use super::report::UsageError;
 use super::{device, train};
@@ -51,7 +52,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     check_rate(args.false_positive_rate).map_err(|e| UsageError(format!("--false-positive-rate: {e}")))?;
     refuse_a_version(&args.model)?;
     let model = CalibratedModel::load(&args.model)?;
-    args.eyes.warn_of_versions(&args.model, &model.model_ref().version);
+    let version = model.model_ref().version;
+    let descendants = args.eyes.descendants(&args.model, &version);
+    for Descendant { camera, active } in &descendants {
+        warn!(
+            %camera, active,
+            "the camera runs a version that was retrained from this model; where the pictures change the model's quantiles, the \
+             model runs in its place"
+        );
+    }
     let training = &model.manifest().training;
     let mut sight = args.eyes.open()?;
     if let (None, Some(view)) = (sight.words(), &training.view) {
@@ -76,6 +85,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     progress.end();
     let model = calibrated?;
     model.save(&args.model)?;
+    for Descendant { camera, active } in &descendants {
+        if model.model_ref().version == version {
+            warn!(
+                %camera, active,
+                "the camera goes on running its version with the threshold that it has: for another one set the camera's \
+                 `threshold`, or retrain with another `retrain.false_positive_rate`"
+            );
+        } else {
+            warn!(%camera, active, "the camera runs this model in place of its version, from its next start on");
+        }
+    }
     train::outcome(&model, &args.model, args.json)
 }
 
@@ -95,6 +115,26 @@ fn refuse_a_version(bundle: &Path) -> Result<(), UsageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::Size;
+    use crate::verdict::Threshold;
+
+    /// A retrained version goes on running where this says that the model is the same.
+    #[test]
+    fn another_threshold_alone_makes_no_other_version_and_other_quantiles_do() {
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let model = untrained::model(&tiny, 0);
+        let version = model.model_ref().version;
+        let calibrated = |add: f32, threshold: f32| {
+            let (mut quantiles, mut calibration) = (model.quantiles(), model.manifest().calibration.clone());
+            quantiles.student_teacher.b += add;
+            calibration.threshold = Threshold(threshold);
+            model.clone().into_trained().calibrate(quantiles, calibration).unwrap().model_ref().version
+        };
+        assert_eq!(calibrated(0.0, 7.0), version);
+        assert_ne!(calibrated(0.1, 1.0), version);
+    }
 
     #[test]
     fn a_retrained_version_is_not_changed_where_it_lies() {

@@ -89,6 +89,9 @@ fn judge_sample(
 fn table(e: &Evaluation) -> String {
     let share = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{:.2} %", 100.0 * v));
     let mut text = format!("{} pictures\n", e.images);
+    if e.hidden > 0 {
+        text += &format!("{} of them count for nothing, since the mask hides their defects\n", e.hidden);
+    }
     for (name, value) in [
         ("image AUROC", e.image_auroc),
         ("average precision", e.image_ap),

@@ -5,12 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use tracing::warn;
-
 use super::models;
 use crate::frame::CameraId;
 use crate::imaging::Sight;
-use crate::settings::{DEFAULT_FILE, Settings, Sources};
+use crate::settings::{Camera, DEFAULT_FILE, Settings, Sources};
 
 /// Through whose eyes pictures are seen.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,6 +22,13 @@ pub(super) struct Eyes {
     config: Option<PathBuf>,
 }
 
+/// A camera that runs a version that was retrained from the model that its settings name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Descendant {
+    pub(super) camera: CameraId,
+    pub(super) active: String,
+}
+
 impl Eyes {
     /// How pictures are looked at.
     pub(super) fn open(&self) -> anyhow::Result<Sight> {
@@ -33,21 +38,60 @@ impl Eyes {
         Ok(Sight::open(&camera.view)?)
     }
 
-    /// Warns where a camera of the settings runs a version that was retrained from `bundle`, which is to be changed: the
-    /// settings' model runs then. Settings that are not to be had say nothing.
-    pub(super) fn warn_of_versions(&self, bundle: &Path, version: &str) {
+    /// Cameras of the settings that run a version that was retrained from `bundle`, which is `version`. Settings that are not
+    /// to be had know of none.
+    pub(super) fn descendants(&self, bundle: &Path, version: &str) -> Vec<Descendant> {
         let file = self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-        let Ok(settings) = Settings::load(&Sources::new(file, Vec::new())) else { return };
+        let Ok(settings) = Settings::load(&Sources::new(file, Vec::new())) else { return Vec::new() };
+        if !settings.retrain.enabled {
+            return Vec::new();
+        }
         let same =
             |model: &Path| matches!((model.canonicalize(), bundle.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        for camera in settings.cameras.iter().filter(|camera| same(&camera.model)) {
-            let active = models::registry(&settings, camera).active().ok().map(|place| place.version);
-            if let Some(active) = active.filter(|active| active != version) {
-                warn!(
-                    camera = %camera.name, active,
-                    "the camera runs a version that was retrained from this model; once it is calibrated, it runs in its place"
-                );
-            }
-        }
+        let descendant = |camera: &Camera| {
+            let active = models::registry(&settings, camera).active().ok()?.version;
+            (active != version).then(|| Descendant { camera: camera.name.clone(), active })
+        };
+        settings.cameras.iter().filter(|camera| same(&camera.model)).filter_map(descendant).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::Size;
+    use crate::retrain::Report;
+
+    #[test]
+    fn cameras_that_run_a_version_of_the_model_are_known() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("in")).unwrap();
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let (model, file) = (root.path().join("model"), root.path().join("inspectord.toml"));
+        untrained::model(&tiny, 0).save(&model).unwrap();
+        let write = |enabled: bool| {
+            let text = format!(
+                "[box]\nname = \"floor\"\n[mqtt]\nhost = \"127.0.0.1\"\n[store]\npath = \"store\"\n\
+                 [retrain]\npath = \"retrain\"\nenabled = {enabled}\n\
+                 [[camera]]\nname = \"top\"\nmodel = \"{}\"\n[camera.source]\nkind = \"folder\"\npath = \"in\"\n",
+                model.display()
+            );
+            std::fs::write(&file, text).unwrap();
+            Settings::load(&Sources::new(file.clone(), Vec::new())).unwrap()
+        };
+        let settings = write(true);
+        let registry = models::registry(&settings, &settings.cameras[0]);
+        let base = registry.active().unwrap().version;
+        let eyes = Eyes { camera: None, config: Some(file.clone()) };
+        assert_eq!(eyes.descendants(&model, &base), []);
+        let active = registry.add(&untrained::model(&tiny, 1), &Report::default()).unwrap().version;
+        registry.activate(&active).unwrap();
+        let known = Descendant { camera: "top".parse().unwrap(), active };
+        assert_eq!(eyes.descendants(&model, &base), [known]);
+        assert_eq!(eyes.descendants(&root.path().join("other"), &base), []);
+        write(false);
+        assert_eq!(eyes.descendants(&model, &base), []);
     }
 }

@@ -14,9 +14,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned, civil};
+use serde_json::json;
 use tracing::warn;
 
 use super::common::SettingsArgs;
+use super::report::UsageError;
 use crate::frame::CameraId;
 use crate::retrain::Kind;
 use crate::store::{MAX_LIMIT, Query, Reader};
@@ -46,7 +48,7 @@ pub struct Args {
     /// Only verdicts with this decision.
     #[arg(long, global = true, value_enum)]
     decision: Option<Decided>,
-    /// At most so many, the newest [default: 50; export: all].
+    /// At most so many, the newest [default: 50; export: all; not for accept and confirm, which are told which].
     #[arg(long, global = true, value_name = "N")]
     limit: Option<usize>,
     /// The store's folder, instead of the one that the settings name.
@@ -55,7 +57,7 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Prints one JSON object a line.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     action: Option<Action>,
@@ -118,8 +120,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         limit,
     };
     let sampled = |ids: &[String], kind| -> anyhow::Result<()> {
+        if args.limit.is_some() {
+            return Err(UsageError("--limit: leave it out, since the ids say which verdicts".into()).into());
+        }
         let retrain = samples::options(args.settings.clone(), args.store.as_deref())?;
-        samples::drop_in(&reader, &retrain.path, ids, kind)?;
+        samples::drop_in((&reader, &query), &retrain.path, (ids, kind), args.json)?;
         if !retrain.enabled {
             warn!("`[retrain]` is switched off: nothing takes these samples in until it is switched on");
         }
@@ -128,7 +133,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match &args.action {
         Some(Action::Export { dir }) => {
             let exported = export(&reader, &query, dir, args.limit.is_some())?;
-            let done = exported.describe(dir);
+            let done = if args.json { exported.json(dir) } else { exported.describe(dir) };
             return writeln!(io::stdout(), "{done}").context("cannot print");
         }
         Some(Action::Accept { ids }) => return sampled(ids, Kind::Normal),
@@ -227,6 +232,14 @@ struct Exported {
 }
 
 impl Exported {
+    fn json(&self, dir: &Path) -> String {
+        let Self { verdicts, evidence, bytes, deleted } = self;
+        let done = json!({
+            "path": dir, "verdicts": verdicts, "evidence": evidence, "bytes": bytes, "evidence_deleted": deleted,
+        });
+        done.to_string()
+    }
+
     fn describe(&self, dir: &Path) -> String {
         let Self { verdicts, evidence, bytes, deleted } = self;
         let mib = *bytes as f64 / f64::from(1 << 20);
@@ -348,6 +361,12 @@ mod tests {
             let query = Query { limit: limit.unwrap_or(MAX_LIMIT), ..Query::default() };
             let exported = export(&reader, &query, &dir, limit.is_some()).unwrap();
             assert_eq!((exported.verdicts, exported.evidence, exported.deleted), (verdicts, 1, 0));
+            let told: serde_json::Value = serde_json::from_str(&exported.json(&dir)).unwrap();
+            assert_eq!(
+                (&told["verdicts"], &told["bytes"]),
+                (&verdicts.into(), &exported.bytes.into()),
+                "{told}"
+            );
             let lines = fs::read_to_string(dir.join("verdicts.jsonl")).unwrap();
             let lines: Vec<Verdict> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             assert_eq!(lines.len() as u64, verdicts);

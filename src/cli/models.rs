@@ -8,11 +8,12 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use tracing::warn;
 
 use super::common::SettingsArgs;
 use super::report::UsageError;
 use crate::frame::CameraId;
-use crate::retrain::{Home, Listed, Place, Registry, Standing, Underway};
+use crate::retrain::{Check, Home, Listed, Place, Registry, Standing, Underway};
 use crate::settings::{Camera, Settings};
 
 /// Lists the versions of cameras' models, and chooses the one that runs.
@@ -65,12 +66,20 @@ struct Line<'a> {
     version: &'a Listed,
 }
 
+/// Told where versions are chosen that nothing runs.
+pub(super) const SWITCHED_OFF: &str =
+    "`[retrain]` is switched off: the daemon runs the models that the settings name until it is switched on";
+
 /// Runs the command.
 ///
 /// # Errors
 /// There is no such camera or version, or it cannot be run.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
+    if !settings.retrain.enabled {
+        warn!("{SWITCHED_OFF}");
+    }
+    let enabled = settings.retrain.enabled;
     let mut out = io::stdout().lock();
     match &args.action {
         Action::List => {
@@ -88,20 +97,35 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let camera = one(&settings, args.camera.as_ref())?;
             let registry = registry(&settings, camera);
             let place = registry.find(version)?;
-            let versions = registry.list()?;
+            let versions = listed(&registry, enabled)?;
             let shown = versions.iter().find(|v| v.version == place.version);
             let shown = shown.with_context(|| format!("version {} cannot be read", place.version))?;
             show(&mut out, camera, shown, args.json)
         }
         Action::Activate { version } => {
             let camera = one(&settings, args.camera.as_ref())?;
-            changed(&mut out, camera, &registry(&settings, camera).activate(version)?, args.json)
+            let place = registry(&settings, camera).activate(version)?;
+            changed(&mut out, camera, (&place, enabled), args.json)
         }
         Action::Rollback => {
             let camera = one(&settings, args.camera.as_ref())?;
-            changed(&mut out, camera, &registry(&settings, camera).rollback()?, args.json)
+            let place = registry(&settings, camera).rollback()?;
+            changed(&mut out, camera, (&place, enabled), args.json)
         }
     }
+}
+
+/// The versions, of which the settings' model is the active one where `[retrain]` is switched off.
+fn listed(registry: &Registry, enabled: bool) -> anyhow::Result<Vec<Listed>> {
+    let mut versions = registry.list()?;
+    for version in versions.iter_mut().filter(|_| !enabled) {
+        version.standing = match (version.base, &version.report) {
+            (true, _) => Standing::Active,
+            (false, Some(report)) if !report.accepted => Standing::Refused,
+            (false, _) => Standing::Accepted,
+        };
+    }
+    Ok(versions)
 }
 
 pub(super) fn registry(settings: &Settings, camera: &Camera) -> Registry {
@@ -126,7 +150,8 @@ pub(super) fn one<'a>(settings: &'a Settings, named: Option<&CameraId>) -> anyho
 
 fn list(out: &mut impl Write, camera: &Camera, settings: &Settings, json: bool) -> anyhow::Result<()> {
     let registry = registry(settings, camera);
-    let (versions, underway) = (registry.list()?, Underway::read(registry.home()));
+    let (versions, underway) =
+        (listed(&registry, settings.retrain.enabled)?, Underway::read(registry.home()));
     if json {
         for version in &versions {
             writeln!(out, "{}", serde_json::to_string(&Line { camera: &camera.name, version })?)?;
@@ -193,18 +218,60 @@ fn show(out: &mut impl Write, camera: &Camera, shown: &Listed, json: bool) -> an
         writeln!(out, "samples   {normal} normal and {anomalous} anomalous, set {}", report.set)?;
         writeln!(out, "gate      {}", if report.accepted { "passed" } else { "refused" })?;
         for check in &report.checks {
-            writeln!(out, "  {} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+            writeln!(out, "  {} {:<16} {}", mark(check), check.name, check.words)?;
         }
     }
     Ok(())
 }
 
-fn changed(out: &mut impl Write, camera: &Camera, place: &Place, json: bool) -> anyhow::Result<()> {
-    if json {
-        let answer = serde_json::json!({"camera": camera.name, "active": place.version});
-        writeln!(out, "{answer}")?;
-    } else {
-        writeln!(out, "camera {} runs version {}", camera.name, place.version)?;
+/// An answer of the gate at a glance.
+pub(super) fn mark(check: &Check) -> char {
+    match (check.passed, check.untried) {
+        (false, _) => '-',
+        (true, true) => '?',
+        (true, false) => '+',
+    }
+}
+
+fn changed(
+    out: &mut impl Write,
+    camera: &Camera,
+    (place, enabled): (&Place, bool),
+    json: bool,
+) -> anyhow::Result<()> {
+    let (name, version) = (&camera.name, &place.version);
+    match (json, enabled) {
+        (true, _) => writeln!(out, "{}", serde_json::json!({"camera": name, "active": version}))?,
+        (false, true) => writeln!(out, "camera {name} runs version {version}")?,
+        (false, false) => {
+            writeln!(out, "camera {name} will run version {version} once `[retrain]` is switched on")?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::Size;
+    use crate::retrain::Report;
+
+    #[test]
+    fn where_retraining_is_switched_off_the_settings_model_is_the_active_one() {
+        let root = tempfile::tempdir().unwrap();
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let base = root.path().join("model");
+        untrained::model(&tiny, 0).save(&base).unwrap();
+        let registry = Registry::new(&Home::new(root.path(), &"top".parse().unwrap()), &base);
+        let report = |accepted| Report { accepted, ..Report::default() };
+        let chosen = registry.add(&untrained::model(&tiny, 1), &report(false)).unwrap();
+        registry.activate(&chosen.version).unwrap();
+        let standings = |enabled| -> Vec<Standing> {
+            listed(&registry, enabled).unwrap().iter().map(|version| version.standing).collect()
+        };
+        assert_eq!(standings(true), [Standing::Accepted, Standing::Active]);
+        assert_eq!(standings(false), [Standing::Active, Standing::Refused]);
+    }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use anyhow::Context as _;
 use serde::Serialize;
+use tracing::warn;
 
 use super::common::SettingsArgs;
 use super::progress::Progress;
@@ -41,6 +42,9 @@ pub struct Args {
     /// Ends when this process does, which must be the one that started it.
     #[arg(long, hide = true, value_name = "PID")]
     with_parent: Option<u32>,
+    /// What the daemon that started it runs the camera's line with; it fails if the settings say something else by now.
+    #[arg(long, hide = true, value_name = "WHAT")]
+    running: Option<String>,
 }
 
 /// The last JSON line.
@@ -76,7 +80,12 @@ fn retrain(args: Args) -> anyhow::Result<()> {
         end_with(pid).context("cannot watch the process that started this one")?;
     }
     let settings = args.settings.load()?;
-    let subject = keeping::subject(models::one(&settings, args.camera.as_ref())?);
+    let camera = models::one(&settings, args.camera.as_ref())?;
+    if let Some(running) = &args.running {
+        keeping::check_unchanged(camera, running)?;
+    }
+    let subject = keeping::subject(camera);
+    let enabled = settings.retrain.enabled;
     // Before any thread is there: threads inherit what the first one has.
     let threads = settings.retrain.threads;
     if settings.retrain.idle {
@@ -95,7 +104,11 @@ fn retrain(args: Args) -> anyhow::Result<()> {
     let mut progress = Progress::new(args.json);
     let retrained = retrain::run(&job, &device, &stop, &mut |event| show(&mut progress, &event));
     progress.end();
-    tell(&retrained?, args.json)
+    let retrained = retrained?;
+    if !enabled {
+        warn!("{}", models::SWITCHED_OFF);
+    }
+    tell(&retrained, enabled, args.json)
 }
 
 fn show(progress: &mut Progress, event: &retrain::Progress) {
@@ -110,7 +123,7 @@ fn show(progress: &mut Progress, event: &retrain::Progress) {
     }
 }
 
-fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
+fn tell(outcome: &Outcome, enabled: bool, json: bool) -> anyhow::Result<()> {
     let Outcome { report, ending } = outcome;
     let mut out = io::stdout().lock();
     if json {
@@ -119,11 +132,19 @@ fn tell(outcome: &Outcome, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     for check in &report.checks {
-        writeln!(out, "{} {:<16} {}", if check.passed { "+" } else { "-" }, check.name, check.words)?;
+        writeln!(out, "{} {:<16} {}", models::mark(check), check.name, check.words)?;
     }
     let version = &report.version;
     match ending {
-        Ending::Activated => writeln!(out, "version {version} is active")?,
+        Ending::Activated if enabled => writeln!(out, "version {version} is active")?,
+        Ending::Activated => {
+            writeln!(out, "version {version} passed, and runs once `[retrain]` is switched on")?;
+        }
+        Ending::Accepted if report.is_untried() => writeln!(
+            out,
+            "version {version} was not refused and waits for you: `inspectord models activate {version}` if it finds what it \
+             should"
+        )?,
         Ending::Accepted => {
             writeln!(
                 out,

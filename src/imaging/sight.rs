@@ -148,12 +148,12 @@ impl Sight {
         Ok(Seen { viewed: whole(picture.size()), picture, mask })
     }
 
-    /// The mask of a finished picture of this size, where there is one that has a place for each of its pixels.
-    pub fn mask_of(&mut self, size: Size) -> Option<Arc<Mask>> {
+    /// The mask of finished pictures, whatever their size.
+    pub fn finished_mask(&mut self) -> Option<Arc<Mask>> {
         let part = self.finished??;
         let of = self.areas.drawn_for().unwrap_or(Size::new(u32::MAX, u32::MAX));
         check_region(part, of).ok()?;
-        self.mask(of, part).ok()?.filter(|mask| mask.size() == size)
+        self.mask(of, part).ok()?
     }
 
     /// The picture in a file.

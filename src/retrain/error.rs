@@ -54,7 +54,10 @@ pub enum RetrainError {
         candidates: String,
     },
     /// There is nothing to go back to.
-    #[error("camera `{0}` runs the model that its settings name, and none was active before it")]
+    #[error(
+        "camera `{0}` runs the model that its settings name, and no version that ran before it is left: name one with \
+         `inspectord models activate`"
+    )]
     NothingBefore(CameraId),
     /// The version reads pictures of another size than the running line prepares.
     #[error(

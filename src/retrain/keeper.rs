@@ -84,7 +84,8 @@ impl Keeper {
         let watched = subjects.iter().map(|subject| {
             let registry = Self::registry(&options, subject);
             let version = running.get(&subject.camera).cloned().unwrap_or_default();
-            Watched { pointer: pointer(registry.home()), registry, version, not_before: None }
+            // What the line was opened with may not be what the pointer names by now.
+            Watched { pointer: None, registry, version, not_before: None }
         });
         let models = Models {
             watched: watched.collect(),
@@ -253,6 +254,40 @@ mod tests {
         give("being stopped");
         assert_eq!(refused.load(Ordering::Relaxed), 4);
     }
+
+    #[test]
+    fn a_version_that_was_activated_while_the_daemon_started_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let subject = Subject {
+            camera: "top".parse().unwrap(),
+            model: root.path().join("model"),
+            view: crate::imaging::View::default(),
+            normals: None,
+            threshold: None,
+        };
+        untrained::model(&tiny, 0).save(&subject.model).unwrap();
+        let options = Options { path: root.path().to_owned(), ..Options::default() };
+        let registry = Keeper::registry(&options, &subject);
+        let opened = registry.active().unwrap().version;
+        let chosen =
+            registry.add(&untrained::model(&tiny, 1), &super::super::Report::default()).unwrap().version;
+        registry.activate(&chosen).unwrap();
+        let (swapped, heard) = bounded(1);
+        let hooks = Hooks {
+            swap: Arc::new(move |_, model| {
+                swapped.send(model.model_ref().version).map_err(|e| e.to_string())
+            }),
+            tell: Arc::new(|_, _| {}),
+            command: Arc::new(|_| std::process::Command::new("true")),
+        };
+        let running = HashMap::from([(subject.camera.clone(), opened)]);
+        let (_orders, keeper) = Keeper::new(&options, vec![subject]);
+        let keeping = keeper.start(hooks, running).unwrap();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(60)).unwrap(), chosen);
+        keeping.stop();
+    }
+
     #[test]
     fn a_version_that_could_not_be_run_is_tried_again_after_a_while() {
         let root = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use super::set::SampleSet;
 pub enum Ending {
     /// The gate let it pass, and it runs.
     Activated,
-    /// The gate let it pass, but somebody had activated another version meanwhile.
+    /// The gate let it pass, but could not ask all that it has to, or somebody had activated another version meanwhile.
     Accepted,
     /// The gate refused it.
     Refused,

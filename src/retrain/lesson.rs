@@ -68,13 +68,18 @@ impl Lesson {
         let names = old.held_out.iter().map(|path| name(path)).chain(held.iter().map(|s| s.name.clone()));
         let names: Vec<String> = names.collect();
         let paths = |samples: Vec<&Sample>| samples.into_iter().map(|sample| set.path(sample)).collect();
+        let frame = match frame_size(home, set, &sight) {
+            // Without samples and before the first frame, the old pictures are all that tells it.
+            None if sight.needs_frame() => {
+                old.training.first().map(|path| sight.size_of(path)).transpose()?
+            }
+            known => known,
+        };
         // Those of the first training are taken as it took them: through the line's view, or cut out by hand.
         let old = match active.manifest().training.view {
             Some(_) => Normals { training: sight.files(old.training)?, held_out: sight.files(old.held_out)? },
             None => old,
         };
-        let sizes = set.samples().iter().map(|sample| Size::new(sample.width, sample.height));
-        let frame = sizes.filter(|size| !sight.is_cut(*size)).map(|size| sight.upright(size)).next();
         let finished = sight.finished(frame)?;
         let held_out: Vec<_> =
             [old.held_out, sight.files(paths(held))?].concat().into_iter().zip(names).collect();
@@ -101,6 +106,13 @@ impl Lesson {
     pub(super) fn again(&self, hard: &[usize]) -> Vec<usize> {
         again(&self.shows, hard, self.training.len())
     }
+}
+
+/// The upright size of the camera's pictures: that of its last frames, or else of the first sample that is no cutting.
+fn frame_size(home: &Home, set: &SampleSet, sight: &Sight) -> Option<Size> {
+    let sizes = set.samples().iter().map(|sample| Size::new(sample.width, sample.height));
+    let of_sample = || sizes.filter(|size| !sight.is_cut(*size)).map(|size| sight.upright(size)).next();
+    recent::frame_size(home).or_else(of_sample)
 }
 
 /// Hard ones by so much, and then the new ones, which stand behind those that show old parts, until they are a good share of
@@ -137,7 +149,61 @@ fn split(set: &SampleSet) -> (Vec<&Sample>, Vec<&Sample>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::imaging::{Areas, View, png};
+    use crate::retrain::set::Candidate;
+
+    fn picture(size: Size, seed: u64) -> Vec<u8> {
+        png(&untrained::picture(size, seed))
+    }
+
+    /// What hides the right half of a camera's pictures of 64×48.
+    fn view() -> View {
+        let ignore = vec![vec![[32, 0], [64, 0], [64, 48], [32, 48]]];
+        View { areas: Areas { ignore, ..Areas::default() }, ..View::default() }
+    }
+
+    fn assemble(root: &Path, home: &Home) -> Lesson {
+        let normals = root.join("normals");
+        fs::create_dir_all(&normals).unwrap();
+        for n in 0..6 {
+            fs::write(normals.join(format!("{n}.png")), picture(Size::new(64, 48), n)).unwrap();
+        }
+        let subject = Subject {
+            camera: home.camera().clone(),
+            model: root.join("model"),
+            view: view(),
+            normals: Some(normals),
+            threshold: None,
+        };
+        let active = untrained::model(&Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap(), 0);
+        Lesson::assemble(&subject, home, &SampleSet::read(home).unwrap(), &active, 0).unwrap()
+    }
+
+    #[test]
+    fn what_polygons_hide_lies_where_the_camera_has_it_whatever_size_samples_have() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::new(root.path(), &"top".parse().unwrap());
+        let mut without_samples = assemble(root.path(), &home);
+        let mask = without_samples.finished.finished_mask().unwrap();
+        assert_eq!((mask.size(), mask.hidden_share()), (Size::new(64, 48), 0.5));
+        // The camera's last frame is asked first, a sample of half the size only where there is none.
+        let small = untrained::picture(Size::new(32, 24), 9);
+        let bytes = png(&small);
+        let candidate =
+            Candidate { kind: Kind::Normal, name: "a.png", bytes: &bytes, extension: "png", picture: &small };
+        SampleSet::open(&home).unwrap().add(&candidate, &mut imaging::Resizer::new()).unwrap();
+        fs::create_dir_all(home.recent()).unwrap();
+        let note = r#"{"size":{"width":64,"height":48},"next":1}"#;
+        fs::write(home.recent().join("frame.json"), note).unwrap();
+        let mask = assemble(root.path(), &home).finished.finished_mask().unwrap();
+        assert_eq!((mask.size(), mask.hidden_share()), (Size::new(64, 48), 0.5));
+    }
 
     /// By hand: 20 old ones, each also under another light, and two new ones.
     #[test]

@@ -36,6 +36,7 @@ mod subject;
 mod trial;
 mod tries;
 mod underway;
+mod waiting;
 
 #[cfg(test)]
 mod registry_tests;

@@ -152,6 +152,26 @@ impl Registry {
     /// There is no such version, it is damaged, or it reads pictures of another size.
     pub fn activate(&self, version: &str) -> Result<Place, RetrainError> {
         let _turn = self.home.lock()?;
+        self.activate_in_turn(version)
+    }
+
+    /// Makes `version` the one that runs in place of `against`; gives the one that runs instead of either and goes on
+    /// running, if one does.
+    ///
+    /// # Errors
+    /// As [`Registry::activate`], or what runs cannot be read.
+    pub(super) fn replace(&self, against: &str, version: &str) -> Result<Option<String>, RetrainError> {
+        let _turn = self.home.lock()?;
+        let runs = self.load_active()?.model_ref().version;
+        if runs != against && runs != version {
+            return Ok(Some(runs));
+        }
+        self.activate_in_turn(version)?;
+        Ok(None)
+    }
+
+    /// The caller holds the camera's lock.
+    fn activate_in_turn(&self, version: &str) -> Result<Place, RetrainError> {
         let base = self.base_place()?;
         let place = self.find(version)?;
         let model = CalibratedModel::load(&place.path)?;
@@ -167,14 +187,17 @@ impl Registry {
         Ok(place)
     }
 
-    /// Makes the version that ran before the active one run again.
+    /// Makes the version that ran before the active one run again, or the base where none of those is there any more.
     ///
     /// # Errors
-    /// None did, or none of them is there any more.
+    /// The base runs, and nothing is left that ran before it.
     pub fn rollback(&self) -> Result<Place, RetrainError> {
         let _turn = self.home.lock()?;
         let base = self.base_place()?;
         let (active, mut before) = self.history(&base);
+        if before.first() != Some(&base.version) {
+            before.insert(0, base.version.clone());
+        }
         while let Some(version) = before.pop() {
             if version == active {
                 continue;
@@ -231,8 +254,8 @@ impl Registry {
         Ok(versions)
     }
 
-    /// Deletes the oldest versions beyond `keep`; never the active one, those it can go back to in one step, or the
-    /// version that it was made from.
+    /// Deletes the oldest versions beyond `keep`; never the active one, those it can go back to in one step, the version
+    /// that it was made from, or the newest, which somebody may yet want to look at.
     ///
     /// # Errors
     /// The file system refuses.
@@ -245,8 +268,10 @@ impl Registry {
             .iter()
             .find(|version| version.version == active)
             .and_then(|version| version.manifest.training.parent.clone());
+        let newest = versions.last().map(|version| version.version.as_str());
         let needed = |version: &str| {
             version == active
+                || newest == Some(version)
                 || parent.as_deref() == Some(version)
                 || before.last().is_some_and(|last| last == version)
         };

@@ -118,3 +118,42 @@ fn old_versions_go_but_never_the_active_one_or_the_way_back() {
     assert_eq!(left, [&versions[0], &versions[1], &versions[5]].map(String::clone));
     assert_eq!(shelf.registry.rollback().unwrap().version, versions[0]);
 }
+
+#[test]
+fn the_version_that_was_just_made_is_kept_for_looking_at_however_few_are_kept() {
+    let shelf = Shelf::new();
+    let versions: Vec<String> = (1..=4).map(|seed| shelf.add(seed, true)).collect();
+    shelf.registry.activate(&versions[1]).unwrap();
+    shelf.registry.activate(&versions[2]).unwrap();
+    shelf.registry.prune(2).unwrap();
+    assert!(shelf.registry.find(&versions[3]).is_ok());
+    assert!(shelf.registry.find(&versions[0]).is_err());
+}
+
+#[test]
+fn the_way_back_ends_at_the_base_also_where_the_versions_between_are_gone() {
+    let shelf = Shelf::new();
+    let (base, one) = (shelf.runs(), shelf.add(1, true));
+    shelf.registry.activate(&one).unwrap();
+    let path = shelf.registry.home().pointer();
+    let pointer = fs::read_to_string(&path).unwrap();
+    let mut pointer: serde_json::Value = serde_json::from_str(&pointer).unwrap();
+    pointer["before"] = ["a1b2c3", "d4e5f6"].as_slice().into();
+    fs::write(&path, pointer.to_string()).unwrap();
+    assert_eq!(shelf.registry.rollback().unwrap().version, base);
+    let error = shelf.registry.rollback().unwrap_err().to_string();
+    assert!(error.contains("no version that ran before it is left"), "{error}");
+}
+
+#[test]
+fn a_version_replaces_what_it_was_held_against_and_nothing_else() {
+    let shelf = Shelf::new();
+    let (base, one, two) = (shelf.runs(), shelf.add(1, true), shelf.add(2, true));
+    assert_eq!(shelf.registry.replace(&base, &one).unwrap(), None);
+    assert_eq!(shelf.registry.replace(&base, &two).unwrap(), Some(one.clone()));
+    assert_eq!(shelf.runs(), one);
+    // What runs where the active version is damaged is the base, and that is what a new one was held against.
+    fs::write(shelf.registry.home().versions().join(&one).join("model.safetensors"), "cut").unwrap();
+    assert_eq!(shelf.registry.replace(&base, &two).unwrap(), None);
+    assert_eq!(shelf.runs(), two);
+}

@@ -10,6 +10,9 @@ pub struct Check {
     pub name: String,
     /// Whether the answer lets the version pass.
     pub passed: bool,
+    /// Whether the question could not be put, though a version must not go live by itself without an answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untried: bool,
     /// The answer in words.
     pub words: String,
     /// What was counted.
@@ -31,7 +34,7 @@ pub struct Report {
     pub anomalous: usize,
     /// When it was made.
     pub at: Timestamp,
-    /// Seconds that its training took, calibration and gate included, interruptions excluded.
+    /// Seconds that it took, calibration and gate included; of one that was interrupted, since it went on last.
     pub seconds: f64,
     /// Whether it may go live.
     pub accepted: bool,
@@ -40,11 +43,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Why it may not go live, or that it may.
+    /// Whether a person has to let it go live, since the gate could not ask all that it has to.
+    pub fn is_untried(&self) -> bool {
+        self.checks.iter().any(|check| check.untried)
+    }
+
+    /// Why it may not go live, or not by itself, or that it may.
     pub fn words(&self) -> String {
-        let failed: Vec<&str> =
-            self.checks.iter().filter(|check| !check.passed).map(|check| check.words.as_str()).collect();
-        if failed.is_empty() { "it may go live".into() } else { failed.join("; ") }
+        let of = |wanted: fn(&Check) -> bool| -> Vec<&str> {
+            self.checks.iter().filter(|check| wanted(check)).map(|check| check.words.as_str()).collect()
+        };
+        let (failed, untried) = (of(|check| !check.passed), of(|check| check.untried));
+        match (failed.as_slice(), untried.as_slice()) {
+            ([], []) => "it may go live".into(),
+            ([], untried) => untried.join("; "),
+            (failed, _) => failed.join("; "),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use super::tries;
 use super::underway::{Notes, Progress};
 use crate::detector;
 use crate::efficientad::CalibratedModel;
+use crate::imaging;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
 use crate::training::dataset::{Normals, pictures_in};
@@ -75,8 +76,8 @@ struct Plan {
     samples: Vec<String>,
     full: bool,
     steps: u64,
-    /// How the camera's pictures are looked at, in words.
-    view: String,
+    /// How the camera's pictures are looked at, in words, which tell a mask by what is drawn in it.
+    view: Option<String>,
     normals: Option<PathBuf>,
 }
 
@@ -179,7 +180,7 @@ fn plan(job: &Job, home: &Home, active: &CalibratedModel) -> Result<(Plan, Sampl
         samples: set.samples().iter().map(|sample| sample.sha256.clone()).collect(),
         full: *full,
         steps: if *full { options.full_steps } else { options.steps },
-        view: format!("{:?}, {:?}, {:?}", subject.view.orientation, subject.view.region, subject.view.areas),
+        view: imaging::Sight::open(&subject.view)?.words(),
         normals: subject.normals.clone(),
     };
     let path = home.plan();
@@ -241,7 +242,8 @@ fn train(
             held_out: lesson.trial.held_out.iter().map(|(path, _)| path.clone()).collect(),
         },
         sight: lesson.finished.clone(),
-        view: record.view.clone(),
+        // Where the first training took pictures whole, those of `normals` still are.
+        view: record.view.as_ref().and(plan.view.clone()),
         start: (!plan.full).then(|| active.clone()),
         penalty,
         teacher: TeacherSource::of(active),
@@ -279,18 +281,93 @@ fn again(
     Ok(lesson.again(&hardest(lesson.old(), examiner, &home.work(), (stop, &mut show))?))
 }
 
-/// Lets the version go live if the gate does and nobody has chosen another one meanwhile.
+/// Lets the version go live if the gate does, having asked all that it has to, and nobody has chosen another one meanwhile.
 fn conclude(registry: &Registry, plan: &Plan, report: &Report) -> Result<Ending, RetrainError> {
     let (camera, version) = (registry.home().camera(), &report.version);
     if !report.accepted {
         warn!(%camera, version, why = report.words(), "the new model version was refused");
         return Ok(Ending::Refused);
     }
-    let active = registry.active()?.version;
-    if active != plan.against && active != *version {
+    if report.is_untried() {
+        warn!(%camera, version, why = report.words(), "the new model version waits for somebody to activate it");
+        return Ok(Ending::Accepted);
+    }
+    if let Some(active) = registry.replace(&plan.against, version)? {
         warn!(%camera, version, active, "another version was activated meanwhile; the new one waits");
         return Ok(Ending::Accepted);
     }
-    registry.activate(version)?;
     Ok(Ending::Activated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::{Picture, Size};
+    use crate::imaging::{Areas, View, png};
+
+    fn model(seed: u64) -> CalibratedModel {
+        untrained::model(&Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap(), seed)
+    }
+
+    fn job(root: &std::path::Path, view: View) -> Job {
+        let subject = Subject {
+            camera: "top".parse().unwrap(),
+            model: root.join("model"),
+            view,
+            normals: None,
+            threshold: None,
+        };
+        let options = Options { path: root.to_owned(), ..Options::default() };
+        Job { subject, options, inference: detector::Options::default(), full: false }
+    }
+
+    #[test]
+    fn a_mask_that_was_drawn_anew_under_its_name_begins_an_interrupted_retraining_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let drawn = root.path().join("mask.png");
+        let draw = |white: usize| {
+            let rgb = (0..48).map(|i| if i < white { 255 } else { 0 }).collect();
+            fs::write(&drawn, png(&Picture::new(Size::new(4, 4), rgb).unwrap())).unwrap();
+        };
+        let areas = Areas { ignore_mask: Some(drawn.clone()), ..Areas::default() };
+        let job = job(root.path(), View { areas, ..View::default() });
+        let home = Home::new(root.path(), &job.subject.camera);
+        let begin = || plan(&job, &home, &model(0)).unwrap().0;
+        draw(3);
+        let first = begin();
+        assert!(first.view.as_ref().unwrap().starts_with("mask "), "{first:?}");
+        let work = home.work().join("candidate.checkpoint");
+        fs::write(&work, "half").unwrap();
+        assert_eq!((begin(), work.exists()), (first.clone(), true));
+        draw(9);
+        assert_ne!(begin(), first);
+        assert!(!work.exists());
+    }
+
+    #[test]
+    fn a_version_that_could_not_be_asked_everything_waits_for_a_person() {
+        let root = tempfile::tempdir().unwrap();
+        let job = job(root.path(), View::default());
+        model(0).save(&job.subject.model).unwrap();
+        let home = Home::new(root.path(), &job.subject.camera);
+        let registry = Registry::new(&home, &job.subject.model);
+        let against = registry.active().unwrap().version;
+        let plan = plan(&job, &home, &model(0)).unwrap().0;
+        let check = Check {
+            name: "planted_defects".into(),
+            passed: true,
+            untried: true,
+            words: "nobody knows".into(),
+            figures: serde_json::Map::new(),
+        };
+        let mut report = Report { accepted: true, checks: vec![check], ..Report::default() };
+        report.version = registry.add(&model(1), &report).unwrap().version;
+        assert_eq!(conclude(&registry, &plan, &report).unwrap(), Ending::Accepted);
+        assert_eq!((registry.active().unwrap().version, report.words()), (against, "nobody knows".into()));
+        report.checks[0].untried = false;
+        assert_eq!(conclude(&registry, &plan, &report).unwrap(), Ending::Activated);
+        assert_eq!(registry.active().unwrap().version, report.version);
+    }
 }

@@ -15,11 +15,12 @@ use super::error::RetrainError;
 use super::home::{Home, Turn};
 use super::hooks::{Hooks, News, Ordered};
 use super::intake::Intake;
-use super::learnt::{Ending, Learnt, Pending};
+use super::learnt::Ending;
 use super::options::Options;
 use super::set::SampleSet;
 use super::subject::Subject;
 use super::tries;
+use super::waiting::Waiting;
 use crate::shutdown::Shutdown;
 use crate::telemetry::chain;
 
@@ -48,6 +49,7 @@ struct Pupil {
     by_order: bool,
     /// It has to wait until then.
     not_before: Option<Instant>,
+    waiting: Waiting,
     /// Something may have changed since it was looked at.
     fresh: bool,
     complained: bool,
@@ -68,6 +70,7 @@ impl Pupil {
             ordered: false,
             by_order: false,
             not_before: None,
+            waiting: Waiting::default(),
             fresh: true,
             complained: false,
             unreadable: false,
@@ -90,10 +93,8 @@ impl Pupil {
         }
     }
 
-    fn situation(&self) -> Result<(Situation, String), RetrainError> {
-        let set = SampleSet::read(&self.home)?;
-        let pending = Pending::of(&set, Learnt::read(&self.home).as_ref());
-        let version = set.version();
+    fn situation(&mut self) -> Result<(Situation, String), RetrainError> {
+        let (pending, version) = self.waiting.look(&self.home)?;
         let failed = self.failed.as_ref().is_some_and(|failed| *failed == version);
         let unfinished = self.home.is_unfinished();
         Ok((Situation { pending, unfinished, failed, ordered: self.ordered }, version))

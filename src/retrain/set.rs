@@ -23,7 +23,7 @@ use crate::efficientad::sha256;
 use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer};
 
-const JOURNAL: &str = "journal.jsonl";
+pub(super) const JOURNAL: &str = "journal.jsonl";
 /// The folder of samples' pictures as they are compared, by content: to decode them all for each that comes would take
 /// minutes.
 const REDUCED: &str = "reduced";

@@ -43,6 +43,16 @@ impl Sight {
         self.view.orientation.upright(size)
     }
 
+    /// Whether it takes the size of the camera's pictures to say where what is hidden lies in one that was scaled.
+    pub(super) fn needs_frame(&self) -> bool {
+        self.view.region.is_none() && self.view.areas != imaging::Areas::default()
+    }
+
+    /// The upright size of the picture at `path`.
+    pub(super) fn size_of(&self, path: &Path) -> Result<Size, RetrainError> {
+        Ok(self.upright(imaging::load(path)?.size()))
+    }
+
     /// Whether a picture of this size is the line's region already.
     pub(super) fn is_cut(&self, size: Size) -> bool {
         self.view.is_cut(size)

@@ -16,7 +16,8 @@ use crate::frame::{Picture, Pixels};
 use crate::imaging::{self, Preparation, Resizer};
 use crate::shutdown::Shutdown;
 
-/// Planted defects at least, so that one is no more than a hundredth; each held-out picture gets as many.
+/// Planted defects at least, so that one is no more than a hundredth; each held-out picture gets as many, and recent frames
+/// what is missing then.
 const PLANTED: usize = 100;
 /// And at most so many in one picture.
 const MOST_IN_ONE: usize = 10;
@@ -86,9 +87,105 @@ pub(super) fn score(
 ) -> Result<f32, RetrainError> {
     let input = resizer.resize(picture, detector.input());
     let input = input.expect("the networks' input is a legal size: this is a bug");
-    let mask = finished.mask_of(picture.size());
-    let viewed = imaging::whole(picture.size());
+    let mask = finished.finished_mask();
+    // A picture that was scaled is judged as the line would judge it: at the mask's size.
+    let viewed = imaging::whole(mask.as_ref().map_or(picture.size(), |mask| mask.size()));
     Ok(detector.inspect_visible(&input, viewed, mask.as_deref())?.finding.score.0)
+}
+
+/// Both versions.
+struct Pair<'a> {
+    before: Judge,
+    after: Judge,
+    terms: &'a Terms<'a>,
+}
+
+impl Pair<'_> {
+    /// The picture number `at` with its defect number `n`.
+    fn spoiled(&self, picture: &Picture, at: usize, n: usize) -> Picture {
+        plant(picture, self.terms.seed, (at * MOST_IN_ONE + n) as u64)
+    }
+
+    /// Puts `each` defects into a picture on which the active version is quiet.
+    fn plant(
+        &mut self,
+        picture: &Picture,
+        (at, called): (usize, &str),
+        each: usize,
+    ) -> Result<Vec<Judged>, RetrainError> {
+        let judged = |n: usize| {
+            let spoiled = self.spoiled(picture, at, n);
+            let (before, after) = (self.before.alarms(&spoiled)?, self.after.alarms(&spoiled)?);
+            Ok(Judged { name: format!("{called} {n}"), before, after })
+        };
+        (0..each).map(judged).collect()
+    }
+
+    /// A held-out picture: the new version's score, and what is found of the defects that are put into it.
+    fn held_out(
+        &mut self,
+        picture: &Picture,
+        (at, called): (usize, &str),
+        (each, planted): (usize, &mut Planted),
+    ) -> Result<f32, RetrainError> {
+        let score = self.after.score(picture)?;
+        // What is an alarm as it is proves nothing with a defect in it.
+        if !self.before.alarms(picture)? {
+            planted.known.extend(self.plant(picture, (at, called), each)?);
+        } else if score <= self.after.detector.threshold().0 {
+            for n in 0..MOST_IN_ONE {
+                planted.learnt.push(self.after.alarms(&self.spoiled(picture, at, n))?);
+            }
+        }
+        Ok(score)
+    }
+
+    /// What both make of a picture as it came.
+    fn judge(&mut self, path: &Path, name: String) -> Result<Judged, RetrainError> {
+        let picture = imaging::load(path)?;
+        let (sight, size) = (self.terms.sight, picture.size());
+        let mask = self.before.finished.finished_mask();
+        // The line's mask has places for frames of the camera's size only.
+        let scaled =
+            sight.view().region.is_none() && mask.is_some_and(|mask| mask.size() != sight.upright(size));
+        if sight.is_cut(size) || scaled {
+            let picture = sight.load(path)?;
+            let (before, after) = (self.before.alarms(&picture)?, self.after.alarms(&picture)?);
+            return Ok(Judged { name, before, after });
+        }
+        let frame = encoded(path)?;
+        let failed = |refusal| RetrainError::Unfit { path: path.to_owned(), refusal };
+        let before = self.before.alarms_on_frame(&frame).map_err(failed)?;
+        Ok(Judged { name, before, after: self.after.alarms_on_frame(&frame).map_err(failed)? })
+    }
+
+    /// Puts defects into recent frames until there are enough of them, a few in each.
+    fn plant_in_recent(
+        &mut self,
+        quiet: &[&PathBuf],
+        first: usize,
+        planted: &mut Planted,
+        step: &mut dyn FnMut(usize) -> Result<(), RetrainError>,
+    ) -> Result<(), RetrainError> {
+        let missing = PLANTED.saturating_sub(planted.known.len());
+        if missing == 0 || quiet.is_empty() {
+            return Ok(());
+        }
+        let each = missing.div_ceil(quiet.len()).min(MOST_IN_ONE);
+        // Spread over the time that they show.
+        let chosen = quiet.iter().step_by((quiet.len() / missing).max(1)).take(missing);
+        for (at, path) in chosen.enumerate() {
+            step(each)?;
+            let picture = match self.terms.sight.load(path) {
+                Err(RetrainError::Picture(_) | RetrainError::Region { .. }) => continue,
+                loaded => loaded?,
+            };
+            if !self.before.alarms(&picture)? {
+                planted.known.extend(self.plant(&picture, (first + at, &name(path)), each)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Asks both versions; `tell` hears how many pictures of how many are done.
@@ -99,62 +196,42 @@ pub(super) fn run(
     terms: &Terms,
     (stop, tell): (&Shutdown, &mut dyn FnMut(u64, u64)),
 ) -> Result<Vec<Check>, RetrainError> {
-    let (mut before, mut after) = (Judge::open(active, terms)?, Judge::open(candidate, terms)?);
+    let mut pair = Pair { before: Judge::open(active, terms)?, after: Judge::open(candidate, terms)?, terms };
     let each = PLANTED.div_ceil(pictures.held_out.len().max(1)).min(MOST_IN_ONE);
     let of = pictures.held_out.len() * (1 + each) + pictures.defects.len() + pictures.recent.len();
     let mut done = 0;
     let mut step = |more: usize| {
         done += more as u64;
-        tell(done, of as u64);
+        tell(done, done.max(of as u64));
         if stop.requested() { Err(RetrainError::Stopped { step: 0 }) } else { Ok(()) }
     };
     step(0)?;
 
     let (mut held_out, mut planted) = (Vec::new(), Planted::default());
     for (at, (path, called)) in pictures.held_out.iter().enumerate() {
-        let picture = imaging::load(path)?;
-        let score = after.score(&picture)?;
+        let score = pair.held_out(&imaging::load(path)?, (at, called), (each, &mut planted))?;
         held_out.push((called.clone(), score));
-        // What is an alarm as it is proves nothing with a defect in it.
-        let known = !before.alarms(&picture)?;
-        let learnt = !known && score <= after.detector.threshold().0;
-        for n in 0..if known { each } else { MOST_IN_ONE } {
-            if !known && !learnt {
-                break;
-            }
-            let spoiled = plant(&picture, terms.seed, (at * MOST_IN_ONE + n) as u64);
-            let found = after.alarms(&spoiled)?;
-            if known {
-                let (name, before) = (format!("{called} {n}"), before.alarms(&spoiled)?);
-                planted.known.push(Judged { name, before, after: found });
-            } else {
-                planted.learnt.push(found);
-            }
-        }
         step(1 + each)?;
     }
-    let mut both = |path: &Path, name: String| -> Result<Judged, RetrainError> {
+    let mut defects = Vec::new();
+    for (path, name) in &pictures.defects {
         step(1)?;
-        let picture = imaging::load(path)?;
-        if terms.sight.is_cut(picture.size()) {
-            return Ok(Judged { name, before: before.alarms(&picture)?, after: after.alarms(&picture)? });
+        defects.push(pair.judge(path, name.clone())?);
+    }
+    let (mut recent, mut quiet) = (Vec::new(), Vec::new());
+    for path in &pictures.recent {
+        step(1)?;
+        let judged = match pair.judge(path, name(path)) {
+            // A frame may be overwritten or cut short while it is looked at; the others suffice.
+            Err(RetrainError::Picture(_) | RetrainError::Unfit { .. }) => continue,
+            judged => judged?,
+        };
+        if !judged.before {
+            quiet.push(path);
         }
-        let frame = encoded(path)?;
-        let failed = |refusal| RetrainError::Unfit { path: path.to_owned(), refusal };
-        let alarms = before.alarms_on_frame(&frame).map_err(failed)?;
-        Ok(Judged { name, before: alarms, after: after.alarms_on_frame(&frame).map_err(failed)? })
-    };
-    let defects = pictures.defects.iter().map(|(path, name)| both(path, name.clone()));
-    let defects = defects.collect::<Result<Vec<_>, _>>()?;
-    // A frame may be overwritten or cut short while it is looked at; the others suffice.
-    let recent: Vec<Judged> = pictures
-        .recent
-        .iter()
-        .filter_map(|path| match both(path, name(path)) {
-            Err(RetrainError::Picture(_) | RetrainError::Unfit { .. }) => None,
-            judged => Some(judged),
-        })
-        .collect::<Result<_, _>>()?;
+        recent.push(judged);
+    }
+    pair.plant_in_recent(&quiet, held_out.len(), &mut planted, &mut step)?;
     Ok(vec![
         gate::false_alarms(&held_out, terms.limit),
         gate::known_defects(&defects),
@@ -171,4 +248,90 @@ fn encoded(path: &Path) -> Result<Pixels, RetrainError> {
 /// What a file is called.
 pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::efficientad::{Architecture, PdnSize};
+    use crate::frame::Size;
+    use crate::imaging::{View, png};
+    use crate::verdict::Threshold;
+
+    const SIZE: Size = Size::new(256, 256);
+
+    struct Stand {
+        root: tempfile::TempDir,
+        sight: Sight,
+        finished: imaging::Sight,
+    }
+
+    impl Stand {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let sight = Sight::new(&View::default(), root.path());
+            let finished = sight.finished(None).unwrap();
+            Self { root, sight, finished }
+        }
+
+        fn terms<'a>(&'a self, inference: &'a detector::Options) -> Terms<'a> {
+            Terms {
+                sight: &self.sight,
+                finished: &self.finished,
+                limit: Limit { rate: 0.001, given: None },
+                margin: 0.05,
+                seed: 1,
+                inference,
+            }
+        }
+
+        fn lay(&self, name: &str, picture: &Picture) -> PathBuf {
+            let path = self.root.path().join(name);
+            fs::write(&path, png(picture)).unwrap();
+            path
+        }
+    }
+
+    /// The same networks with another threshold.
+    fn model(threshold: f32) -> CalibratedModel {
+        let model = detector::untrained::model(&Architecture::new(PdnSize::Tiny, SIZE).unwrap(), 3);
+        let (quantiles, mut calibration) = (model.quantiles(), model.manifest().calibration.clone());
+        calibration.threshold = Threshold(threshold);
+        model.into_trained().calibrate(quantiles, calibration).unwrap()
+    }
+
+    /// As without `normals`, where all that is held out are alarms of the active version.
+    #[test]
+    fn a_blind_version_does_not_pass_for_want_of_pictures_and_without_any_a_person_decides() {
+        let (stand, inference) = (Stand::new(), detector::Options::default());
+        let terms = stand.terms(&inference);
+        let mut judge = Judge::open(&model(0.0), &terms).unwrap();
+        let parts = (0..3).map(|seed| detector::untrained::picture(SIZE, seed));
+        let mut parts: Vec<(f32, Picture)> = parts.map(|part| (judge.score(&part).unwrap(), part)).collect();
+        parts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let [(quiet, frame), _, (loud, alarm)] = parts.as_slice() else { panic!("there are three") };
+        assert!(quiet < loud);
+        let active = model(*quiet);
+        let mut pictures = Pictures {
+            held_out: vec![(stand.lay("alarm.png", alarm), "alarm.png".into())],
+            defects: Vec::new(),
+            recent: vec![stand.lay("00000.png", frame)],
+        };
+        let ask = |candidate: f32, pictures: &Pictures| {
+            let candidate = model(candidate);
+            let checks =
+                run(&active, &candidate, pictures, &terms, (&Shutdown::new(), &mut |_, _| {})).unwrap();
+            checks.into_iter().find(|check| check.name == "planted_defects").unwrap()
+        };
+        let sound = ask(*quiet, &pictures);
+        assert!(sound.passed && !sound.untried, "{sound:?}");
+        assert!(sound.figures["before"].as_f64().unwrap() > 0.2, "{sound:?}");
+        let blind = ask(f32::MAX, &pictures);
+        assert!(!blind.passed, "{blind:?}");
+        pictures.recent.clear();
+        let untried = ask(f32::MAX, &pictures);
+        assert!(untried.untried && untried.words.contains("activate it by hand"), "{untried:?}");
+    }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::dataset::{Labelled, Sample};
 use super::error::TrainingError;
-use super::metrics::{PixelScores, image_metrics};
+use super::metrics::{PixelScores, Truth, image_metrics};
 use super::pictures::see;
 use crate::frame::{Picture, Region};
 use crate::imaging::{self, Seen, Sight, crop};
@@ -51,6 +51,8 @@ pub struct DefectFigures {
 pub struct Evaluation {
     /// Pictures judged.
     pub images: usize,
+    /// Of them, pictures all of whose marks a mask hides: what is left to see is no defect, and no figure counts them.
+    pub hidden: usize,
     /// Area under the image-wise receiver operating characteristic.
     pub image_auroc: Option<f64>,
     /// Average precision of pictures.
@@ -75,7 +77,7 @@ pub struct Evaluation {
     pub latency_ms: Latency,
 }
 
-/// Judges every picture of `set`, as its camera's line would see it. Marked pixels that a mask hides are not held against
+/// Judges every picture of `set`, as its camera's line would see it. Pixels that a mask hides count neither for nor against
 /// the model, which is not to look there.
 ///
 /// # Errors
@@ -87,28 +89,33 @@ pub fn evaluate<E: From<TrainingError>>(
     mut judge: impl FnMut(&Sample, &Seen) -> Result<Judged, E>,
 ) -> Result<Evaluation, E> {
     let mut pixels = set.masked.then(PixelScores::default);
-    let (mut scores, mut times) = (Vec::new(), Vec::new());
+    let (mut judgements, mut times) = (Vec::new(), Vec::new());
     for sample in &set.samples {
         let seen = see(sight, &sample.path)?;
         let judged = judge(sample, &seen)?;
-        scores.push(judged.score);
         times.push(judged.milliseconds);
+        let mut is_seen = true;
         if let Some(pixels) = &mut pixels {
-            let mask = mask(sample, &seen, sight)?;
+            let marked = marks(sample, &seen, sight)?;
+            let truth = truth(&marked, &seen);
+            is_seen = !marked.contains(&true) || truth.contains(&Truth::Defect);
             pixels
-                .add(&judged.map, &mask, seen.viewed.width as usize)
+                .add(&judged.map, &truth, seen.viewed.width as usize)
                 .expect("a map of the picture's size: this is a bug");
         }
+        if is_seen {
+            judgements.push((sample, judged.score));
+        }
     }
-    let scored: Vec<(f32, bool)> =
-        scores.iter().zip(&set.samples).map(|(&score, s)| (score, s.defect.is_some())).collect();
+    let scored: Vec<(f32, bool)> = judgements.iter().map(|(s, score)| (*score, s.defect.is_some())).collect();
     let above = |anomalous: bool| {
         let of: Vec<f32> = scored.iter().filter(|s| s.1 == anomalous).map(|s| s.0).collect();
         share_above(&of, threshold)
     };
     let (image, pixel) = (image_metrics(&scored), pixels.and_then(PixelScores::metrics));
     Ok(Evaluation {
-        images: scored.len(),
+        images: set.samples.len(),
+        hidden: set.samples.len() - scored.len(),
         image_auroc: image.map(|m| m.auroc),
         image_ap: image.map(|m| m.average_precision),
         image_f1_max: image.map(|m| m.best_f1.f1),
@@ -118,7 +125,7 @@ pub fn evaluate<E: From<TrainingError>>(
         threshold,
         false_positive_rate: above(false),
         detection_rate: above(true),
-        per_defect: per_defect(set, &scores, threshold),
+        per_defect: per_defect(&judgements, threshold),
         latency_ms: latency(times),
     })
 }
@@ -129,8 +136,8 @@ fn share_above(scores: &[f32], threshold: f32) -> Option<f64> {
     (!scores.is_empty()).then(|| (scores.len() - within) as f64 / scores.len() as f64)
 }
 
-/// What is marked and can be seen, over the inspected part.
-fn mask(sample: &Sample, seen: &Seen, sight: &mut Sight) -> Result<Vec<bool>, TrainingError> {
+/// What is marked of the inspected part, also where nobody looks.
+fn marks(sample: &Sample, seen: &Seen, sight: &mut Sight) -> Result<Vec<bool>, TrainingError> {
     let Region { width, height, .. } = seen.viewed;
     let Some(path) = &sample.mask else { return Ok(vec![false; width as usize * height as usize]) };
     let drawn = load_mask(path)?;
@@ -138,24 +145,29 @@ fn mask(sample: &Sample, seen: &Seen, sight: &mut Sight) -> Result<Vec<bool>, Tr
     let marked = sight.picture(drawn).ok().filter(|marked| marked.picture.size() == expected);
     let marked = marked.ok_or(TrainingError::MaskSize { mask: path.clone(), expected, got })?;
     let marked = crop(&marked.picture, seen.viewed).expect("both have one size: this is a bug");
+    // Some sets mark defects with 255, some with 1 or with the number of the kind.
+    Ok(marked.rgb().chunks_exact(3).map(|pixel| pixel.iter().any(|&v| v > 0)).collect())
+}
+
+/// What each pixel of the inspected part is.
+fn truth(marked: &[bool], seen: &Seen) -> Vec<Truth> {
+    let width = seen.viewed.width;
     let hidden =
         |i: usize| seen.mask.as_ref().is_some_and(|mask| mask.hides(i as u32 % width, i as u32 / width));
-    // Some sets mark defects with 255, some with 1 or with the number of the kind.
-    let marks = marked.rgb().chunks_exact(3).map(|pixel| pixel.iter().any(|&v| v > 0));
-    Ok(marks.enumerate().map(|(i, marked)| marked && !hidden(i)).collect())
+    let truth = |(i, marked): (usize, &bool)| if hidden(i) { Truth::Hidden } else { (*marked).into() };
+    marked.iter().enumerate().map(truth).collect()
 }
 
 fn load_mask(path: &Path) -> Result<Picture, TrainingError> {
     Ok(imaging::load(path)?)
 }
 
-fn per_defect(set: &Labelled, scores: &[f32], threshold: f32) -> BTreeMap<String, DefectFigures> {
+fn per_defect(judgements: &[(&Sample, f32)], threshold: f32) -> BTreeMap<String, DefectFigures> {
     let of = |defect: Option<&str>| -> Vec<f32> {
-        let samples = set.samples.iter().zip(scores);
-        samples.filter(|(s, _)| s.defect.as_deref() == defect).map(|(_, &score)| score).collect()
+        judgements.iter().filter(|(s, _)| s.defect.as_deref() == defect).map(|(_, score)| *score).collect()
     };
     let normal = of(None);
-    let mut kinds: Vec<&str> = set.samples.iter().filter_map(|s| s.defect.as_deref()).collect();
+    let mut kinds: Vec<&str> = judgements.iter().filter_map(|(s, _)| s.defect.as_deref()).collect();
     kinds.dedup();
     let figures = |kind: &str| {
         let scores = of(Some(kind));
@@ -179,6 +191,7 @@ fn latency(mut times: Vec<f64>) -> Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::{Areas, View};
     use image::{GrayImage, Luma, RgbImage};
 
     fn labelled(mask_side: u32) -> (tempfile::TempDir, Labelled) {
@@ -219,6 +232,39 @@ mod tests {
         assert_eq!(figures.per_defect["dent"].detection_rate, 0.0);
         let json = serde_json::to_value(&figures).unwrap();
         assert_eq!(json["latency_ms"]["p99"], 2.0);
+    }
+
+    /// The marks are the two columns on the left.
+    #[test]
+    fn what_a_mask_hides_counts_for_nothing() {
+        let (_root, set) = labelled(8);
+        let hide = |left: u32, right: u32| {
+            let ignore = vec![vec![[left, 0], [right, 0], [right, 8], [left, 8]]];
+            let areas = Areas { ignore, ..Areas::default() };
+            Sight::open(&View { areas, ..View::default() }).unwrap()
+        };
+        // Everywhere above what is marked but in the hidden half, whose pixels lie below all others.
+        let poor = |_: &Sample, seen: &Seen| -> Result<Judged, TrainingError> {
+            let map = (0..64)
+                .map(|i| {
+                    if i % 8 < 2 {
+                        0.5
+                    } else if i % 8 < 4 {
+                        1.0
+                    } else {
+                        -1.0
+                    }
+                })
+                .collect();
+            Ok(Judged { score: f32::from(seen.picture.rgb()[0]), map, milliseconds: 2.0 })
+        };
+        let figures = evaluate(&set, 100.0, &mut hide(4, 8), poor).unwrap();
+        assert_eq!((figures.hidden, figures.detection_rate), (0, Some(0.5)));
+        assert!(figures.pixel_auroc.unwrap() < 0.5, "{figures:?}");
+        // A defect that nobody can see is none that was missed.
+        let figures = evaluate(&set, 100.0, &mut hide(0, 4), judge).unwrap();
+        assert_eq!((figures.images, figures.hidden, figures.detection_rate), (3, 2, None));
+        assert!(figures.per_defect.is_empty() && figures.pixel_auroc.is_none(), "{figures:?}");
     }
 
     #[test]

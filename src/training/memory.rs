@@ -13,10 +13,11 @@ const OVERHEAD: f64 = 2.5;
 /// Training picture, penalty picture, augmented picture.
 const PICTURES: u64 = 3;
 
-/// What caches may take of what a step leaves free; the rest is for whoever else runs here.
+/// What the largest cache may take of what a step leaves free. The two of pictures take half as much each, so that all
+/// together take half; the rest is for whoever else runs here.
 const SHARE_FOR_CACHES: u64 = 4;
 
-/// Bytes that each cache of a training may hold: `wanted`, or less where less is free. Refuses a training whose steps alone do
+/// Bytes that the largest cache of a training may hold: `wanted`, or less where less is free. Refuses a training whose steps alone do
 /// not fit; wherever the system does not tell what is free, anything does.
 pub(super) fn room(architecture: &Architecture, wanted: u64) -> Result<u64, TrainingError> {
     match free() {

@@ -87,6 +87,23 @@ pub struct Mismatch {
     width: usize,
 }
 
+/// What a pixel is in truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truth {
+    /// Part of a good part.
+    Normal,
+    /// Part of a defect.
+    Defect,
+    /// Nobody looks there: it counts for nothing.
+    Hidden,
+}
+
+impl From<bool> for Truth {
+    fn from(marked: bool) -> Self {
+        if marked { Self::Defect } else { Self::Normal }
+    }
+}
+
 /// Gathers maps one by one and keeps four bytes a normal pixel, so that 100 pictures of 1024² fit in half a gigabyte.
 #[derive(Debug, Default)]
 pub struct PixelScores {
@@ -97,17 +114,19 @@ pub struct PixelScores {
 }
 
 impl PixelScores {
-    /// Adds one picture: its map and its mask (true: defect), both row by row in rows of `width`.
-    pub fn add(&mut self, map: &[f32], mask: &[bool], width: usize) -> Result<(), Mismatch> {
-        if map.len() != mask.len() || width == 0 || !map.len().is_multiple_of(width) {
-            return Err(Mismatch { map: map.len(), mask: mask.len(), width });
+    /// Adds one picture: its map and its truth, both row by row in rows of `width`.
+    pub fn add(&mut self, map: &[f32], truth: &[Truth], width: usize) -> Result<(), Mismatch> {
+        if map.len() != truth.len() || width == 0 || !map.len().is_multiple_of(width) {
+            return Err(Mismatch { map: map.len(), mask: truth.len(), width });
         }
-        let (labels, areas) = regions(mask, width);
+        let marked: Vec<bool> = truth.iter().map(|truth| *truth == Truth::Defect).collect();
+        let (labels, areas) = regions(&marked, width);
         let known = self.areas.len() as u32;
-        for (&score, &label) in map.iter().zip(&labels) {
-            match label {
-                0 => self.background.push(key(score)),
-                label => self.defects.push((key(score), known + label - 1)),
+        for ((&score, &label), truth) in map.iter().zip(&labels).zip(truth) {
+            match truth {
+                Truth::Normal => self.background.push(key(score)),
+                Truth::Defect => self.defects.push((key(score), known + label - 1)),
+                Truth::Hidden => {}
             }
         }
         self.areas.extend(areas);
@@ -231,9 +250,19 @@ mod tests {
     #[test]
     fn maps_without_defects_have_no_pixel_metrics() {
         let mut scores = PixelScores::default();
-        scores.add(&[0.1, 0.2], &[false, false], 2).unwrap();
+        scores.add(&[0.1, 0.2], &[Truth::Normal; 2], 2).unwrap();
         assert!(scores.metrics().is_none());
-        assert!(PixelScores::default().add(&[0.1], &[false, true], 2).is_err());
+        assert!(PixelScores::default().add(&[0.1], &[Truth::Normal; 2], 2).is_err());
+    }
+
+    /// By hand: of two normal pixels one is above the defect.
+    #[test]
+    fn what_is_hidden_makes_no_figure_better() {
+        let mut scores = PixelScores::default();
+        let truth =
+            [Truth::Normal, Truth::Normal, Truth::Defect, Truth::Hidden, Truth::Hidden, Truth::Hidden];
+        scores.add(&[0.9, 0.1, 0.5, -0.1, -0.1, -0.1], &truth, 3).unwrap();
+        assert_eq!(scores.metrics().unwrap().auroc, 0.5);
     }
 
     /// The definition itself: every threshold, one at a time.
@@ -284,7 +313,8 @@ mod tests {
             let mask: Vec<bool> = mask.as_str().unwrap().bytes().map(|b| b == b'1').collect();
             let score = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             scored.push((score, mask.contains(&true)));
-            pixels.add(&map, &mask, golden["columns"].as_u64().unwrap() as usize).unwrap();
+            let truth: Vec<Truth> = mask.into_iter().map(Truth::from).collect();
+            pixels.add(&map, &truth, golden["columns"].as_u64().unwrap() as usize).unwrap();
         }
         let (image, pixel) = (image_metrics(&scored).unwrap(), pixels.metrics().unwrap());
         for (name, got) in [
@@ -309,7 +339,8 @@ mod tests {
             let map: Vec<f32> = pixels.iter().map(|p| f32::from(p.0) - 7.0).collect();
             let mask: Vec<bool> = pixels.iter().map(|p| p.1).collect();
             let mut scores = PixelScores::default();
-            scores.add(&map, &mask, 8).unwrap();
+            let truth: Vec<Truth> = mask.iter().copied().map(Truth::from).collect();
+            scores.add(&map, &truth, 8).unwrap();
             if let Some(m) = scores.metrics() {
                 for (got, limit) in [(m.aupro_30, 0.30), (m.aupro_05, 0.05)] {
                     let expected = aupro_by_definition(&map, &mask, 8, limit);

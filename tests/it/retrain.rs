@@ -345,6 +345,21 @@ async fn versions_change_over_by_command_beside_a_running_daemon_and_no_part_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retraining_for_settings_that_the_daemon_does_not_run_with_fails_and_says_what_to_do() {
+    let floor = Box::with_normals().await;
+    let subscriber = floor.subscribe().await;
+    let daemon = floor.start();
+    subscriber.wait_until("/top/state", |s| s["state"] == "up").await;
+    let file = floor.path("inspectord.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, settings.replace("normals =", "rotate = 180\nnormals =")).unwrap();
+    subscriber.publish("inspectord/floor/top/command", r#"{"id":"go","command":"retrain"}"#).await;
+    let state = subscriber.wait_until("/top/state", |s| s["retraining"]["phase"] == "failed").await;
+    assert!(state["retraining"]["detail"].as_str().unwrap().contains("restart the daemon"), "{state}");
+    daemon.stops();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retraining_that_was_ordered_over_mqtt_ends_with_the_daemon_and_can_go_on() {
     let floor =
         Box::new("new_samples = 0\nquiet_minutes = 0\nsteps = 100000\ncheckpoint_seconds = 0\nthreads = 2\nidle = false")

@@ -84,8 +84,8 @@ fn model(camera: &Camera, settings: &Settings) -> Looked {
             if let Some(trained) = trained_with.filter(|trained| sees.as_ref() != Some(trained)) {
                 let sees = sees.unwrap_or_else(|| "pictures whole and as they are".into());
                 let detail = format!(
-                    "{detail}; it was trained with {trained}, and the camera sees {sees}: train or calibrate it anew \
-                     with --camera {name}"
+                    "{detail}; it was trained with {trained}, and the camera sees {sees}: train it anew with --camera {name}, or \
+                     retrain --full; until then `calibrate` with --camera {name} keeps at least its threshold right"
                 );
                 return Looked::new("model", name, State::Warning, detail);
             }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 
 use crate::cli::common::SettingsArgs;
 use crate::retrain::{self, Home, Kind};
@@ -27,27 +28,37 @@ pub(super) fn options(mut settings: SettingsArgs, store: Option<&Path>) -> anyho
     Ok(settings.load_retrain()?)
 }
 
-/// Drops the pictures of the verdicts `ids` in below `path`.
+/// Drops the pictures of the verdicts `ids`, among those that `query` wants, in below `path`, and says where they lie.
 ///
 /// # Errors
 /// An id is none's or several verdicts', or the picture is no longer kept; the ids before it have been dropped in.
-pub(super) fn drop_in(reader: &Reader, path: &Path, ids: &[String], kind: Kind) -> anyhow::Result<()> {
-    let verdicts = find(reader, ids)?;
+pub(super) fn drop_in(
+    (reader, query): (&Reader, &Query),
+    path: &Path,
+    (ids, kind): (&[String], Kind),
+    json: bool,
+) -> anyhow::Result<()> {
+    let verdicts = find(reader, query, ids)?;
     for verdict in &verdicts {
         let picture = picture(reader, verdict)?;
         let bytes = fs::read(&picture).with_context(|| format!("cannot read {}", picture.display()))?;
         let extension = picture.extension().unwrap_or_default().to_string_lossy();
         let home = Home::new(path, verdict.camera());
         let dropped = home.drop_in(kind, &format!("{}.{extension}", verdict.id), &bytes)?;
-        let (id, camera) = (verdict.id, verdict.camera());
-        writeln!(io::stdout(), "{id} of camera {camera} is a {} sample: {}", kind.name(), dropped.display())?;
+        let (id, camera, kind) = (verdict.id, verdict.camera(), kind.name());
+        let done = if json {
+            json!({"id": id, "camera": camera, "kind": kind, "path": dropped}).to_string()
+        } else {
+            format!("{id} of camera {camera} is a {kind} sample: {}", dropped.display())
+        };
+        writeln!(io::stdout(), "{done}")?;
     }
     Ok(())
 }
 
-fn find(reader: &Reader, ids: &[String]) -> anyhow::Result<Vec<Verdict>> {
+fn find(reader: &Reader, query: &Query, ids: &[String]) -> anyhow::Result<Vec<Verdict>> {
     let mut found: Vec<Option<Verdict>> = vec![None; ids.len()];
-    reader.each(&Query::default(), |verdict| -> anyhow::Result<()> {
+    reader.each(query, |verdict| -> anyhow::Result<()> {
         let id = verdict.id.to_string();
         for (wanted, found) in ids.iter().zip(&mut found) {
             if !wanted.is_empty()
@@ -59,7 +70,11 @@ fn find(reader: &Reader, ids: &[String]) -> anyhow::Result<Vec<Verdict>> {
         }
         Ok(())
     })?;
-    let missing = |id: &String| format!("no verdict has the id {id}: `inspectord history --json` shows ids");
+    let missing = |id: &String| {
+        format!(
+            "no verdict of those that the options ask for has the id {id}: `inspectord history --json` shows ids"
+        )
+    };
     found.into_iter().zip(ids).map(|(verdict, id)| verdict.with_context(|| missing(id))).collect()
 }
 
@@ -82,6 +97,7 @@ mod tests {
 
     use super::*;
     use crate::store::{Evidence, Options, RecordRequest, Store};
+    use crate::verdict::Decision;
     use crate::verdict::tests::judgement;
 
     #[test]
@@ -118,12 +134,22 @@ mod tests {
         let reader = Reader::open(&options.path).unwrap();
         let newest_first = reader.history(&Query::default()).unwrap();
         let (alarm, fine) = (newest_first[0].id.to_string(), newest_first[1].id.to_string());
-        drop_in(&reader, root.path(), std::slice::from_ref(&alarm), Kind::Normal).unwrap();
+        let any = Query::default();
+        let drop_in = |query: &Query, id: &str, kind| {
+            super::drop_in((&reader, query), root.path(), (&[id.to_owned()], kind), true)
+        };
+        drop_in(&any, &alarm, Kind::Normal).unwrap();
         let dropped = root.path().join(format!("top/samples/normal/{alarm}.png"));
         assert_eq!(fs::read(dropped).unwrap(), [7; 9]);
         for (id, why) in [(fine.as_str(), "not kept"), ("ffff", "no verdict"), (&alarm[..1], "several")] {
-            let error = drop_in(&reader, root.path(), &[id.to_owned()], Kind::Anomalous).unwrap_err();
+            let error = drop_in(&any, id, Kind::Anomalous).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
         }
+        // What could be several is one where the options leave one.
+        let alarms = Query { decision: Some(Decision::Anomalous), ..Query::default() };
+        drop_in(&alarms, &alarm[..1], Kind::Anomalous).unwrap();
+        assert!(root.path().join(format!("top/samples/anomalous/{alarm}.png")).exists());
+        let elsewhere = Query { camera: Some("side".parse().unwrap()), ..Query::default() };
+        assert!(drop_in(&elsewhere, &alarm, Kind::Normal).is_err());
     }
 }
