@@ -41,8 +41,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (box_name, options) = (settings.box_name.to_string(), settings.web.clone());
     let (keepers, prepared) = keeping::prepare(&settings, &args.settings)?;
     let service = Service::start(plan(settings, keepers))?;
-    let keeping = prepared.map(|prepared| prepared.start(&service)).transpose()?;
-    let web = options.enabled.then(|| serve(&options, box_name, &service)).transpose()?;
+    let (service, (web, keeping)) = service.beside(|service| -> anyhow::Result<_> {
+        // The page ends when it is let go, the keeper only when it is told to: it comes last.
+        let web = options.enabled.then(|| serve(&options, box_name, service)).transpose()?;
+        Ok((web, prepared.map(|prepared| prepared.start(service)).transpose()?))
+    })?;
     service.run(&shutdown, args.until_end);
     // A retraining saves where it is while accepted parts come to their verdicts.
     keeping.iter().for_each(Keeping::request_stop);
@@ -86,9 +89,10 @@ fn line(camera: Camera, inference: detector::Options, retrain: &retrain::Options
     let Camera { name, model, source, view, trigger, views, threshold, golden_hours, .. } = camera;
     let (mode, deadline) = match trigger {
         TriggerMode::Free { when_full } => (CaptureMode::Free { when_full }, None),
-        TriggerMode::Software { deadline_ms, patience_ms } => {
+        TriggerMode::Software { deadline_ms, patience_ms, expose_within_ms } => {
             let patience = Duration::from_millis(patience_ms);
-            (CaptureMode::Software { patience }, deadline_ms.map(Duration::from_millis))
+            let expose_within = Duration::from_millis(expose_within_ms);
+            (CaptureMode::Software { patience, expose_within }, deadline_ms.map(Duration::from_millis))
         }
         TriggerMode::Timed { every_ms } => {
             (CaptureMode::Timed { period: Duration::from_millis(every_ms) }, None)

@@ -10,7 +10,7 @@ use crate::verdict::{Decision, Reason, Timings};
 /// A line's counters; each only rises.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Frames that became parts.
+    /// Parts that were taken up with their pictures: one for a part of several views.
     pub accepted: Counter,
     /// Frames of a free-running camera that were let go because the line was busy (`when_full = "skip"`).
     pub skipped: Counter,

@@ -1,15 +1,17 @@
 //! The capture stage: owns one camera, accepts frames, and answers for triggers that get none.
 //!
 //! In: a camera, and triggers as parts, or a timer's ticks. Out: parts with frames, to the prepare stage. One thread per
-//! camera. When the next queue is full, triggered parts wait under their deadline, timed ones are concluded, and
+//! camera. When the next queue is full, triggered parts wait under their deadline, and the triggers behind them for as long as
+//! their picture would still be their own (`waiting`); timed ones are concluded, and
 //! free-running frames follow [`WhenFull`]. A camera that fails, or whose library panics, is opened again with jittered
 //! back-off, for ever, and touches no other camera.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, never};
+use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, never};
 use jiff::Timestamp;
 
 use super::delivered::Delivered;
@@ -18,6 +20,7 @@ use super::opening::{self, TICK};
 use super::options::{CaptureMode, Views, WhenFull};
 use super::part::{Outlet, Part};
 use super::timer::Timer;
+use super::waiting::Waiting;
 use crate::backoff::Backoff;
 use crate::camera::{Camera, CameraError, Judged, Next, OpenCamera};
 use crate::clock::{self, SystemClock};
@@ -33,6 +36,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// Missed ticks of a timer that get a verdict each; of more, as where a camera was away for long, the rest is let go.
 const MOST_MISSED_TICKS: u32 = 1024;
+/// How long a stop waits for room for a part whose picture is taken: the parts before it are being inspected.
+const LAST_ROOM: Duration = Duration::from_secs(5);
 const OVERLOAD: &str = "frames come faster than this box can inspect them";
 
 /// The stage and everything it owns.
@@ -41,8 +46,8 @@ pub(crate) struct Capture {
     pub(crate) mode: CaptureMode,
     pub(crate) views: Views,
     /// Which files have a verdict on disk, asked whenever the camera is opened.
-    pub(crate) judged: Box<Judged<'static>>,
-    pub(crate) triggers: Receiver<Part>,
+    pub(crate) judged: Arc<Judged<'static>>,
+    pub(crate) triggers: Waiting,
     pub(crate) ready: Sender<Part>,
     pub(crate) outlet: Outlet,
     pub(crate) health: LineHealth,
@@ -51,6 +56,8 @@ pub(crate) struct Capture {
 
 /// What outlasts a camera's being lost.
 struct Past {
+    /// Shared with the thread on which the camera is being opened.
+    open: Arc<Mutex<OpenCamera>>,
     backoff: Backoff,
     delivered: Delivered,
     timer: Option<Timer>,
@@ -67,15 +74,17 @@ enum Ended {
 
 impl Capture {
     /// Captures with what `open` opens until stopped or until a replay has ended.
-    pub(crate) fn run(self, mut open: OpenCamera) {
+    pub(crate) fn run(self, open: OpenCamera) {
         let timer = match self.mode {
             CaptureMode::Timed { period } => Some(Timer::new(period)),
             CaptureMode::Free { .. } | CaptureMode::Software { .. } => None,
         };
         let backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut past = Past { backoff, delivered: Delivered::default(), timer, failed: false, lost: None };
+        let open = Arc::new(Mutex::new(open));
+        let mut past =
+            Past { open, backoff, delivered: Delivered::default(), timer, failed: false, lost: None };
         while !self.shutdown.requested() {
-            match self.run_guarded(&mut open, &mut past) {
+            match self.run_guarded(&mut past) {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::NoMoreFrames) => {
                     self.health.camera_ended();
@@ -87,41 +96,49 @@ impl Capture {
                     self.health.camera_failed(&failure, pause);
                     let why = telemetry::chain(&failure);
                     if let Some(camera) = past.lost.take() {
-                        let _closed_or_failed_at_it = self.beside(|| drop(camera), past.timer.as_mut());
+                        let _closed_or_failed_at_it = self.beside(move || drop(camera), past.timer.as_mut());
                     }
                     self.answer_without_camera(&why, Some(pause), past.timer.as_mut());
                 }
             }
         }
-        for part in self.triggers.try_iter() {
+        while let Some(part) = self.triggers.take() {
             part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
         }
         self.health.retire(Stage::Capture);
     }
 
     /// A panic is a lost camera; the part at hand, dropped by it, has concluded itself.
-    fn run_guarded(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
-        catch_unwind(AssertUnwindSafe(|| self.run_once(open, past))).unwrap_or_else(|panic| {
+    fn run_guarded(&self, past: &mut Past) -> Result<Ended, CameraError> {
+        catch_unwind(AssertUnwindSafe(|| self.run_once(past))).unwrap_or_else(|panic| {
             let message = format!("its library panicked: {}", telemetry::panic_message(panic.as_ref()));
             Err(CameraError::Lost { name: self.camera.to_string(), message })
         })
     }
 
-    fn run_once(&self, open: &mut OpenCamera, past: &mut Past) -> Result<Ended, CameraError> {
-        let delivered = &past.delivered;
-        let judged = |there: &HashSet<FileKey>| {
-            let mut judged = (self.judged)(there);
-            judged.extend(delivered.among(there));
-            judged
+    fn run_once(&self, past: &mut Past) -> Result<Ended, CameraError> {
+        let (open, judged, delivered) = (past.open.clone(), self.judged.clone(), past.delivered.clone());
+        let open = move || {
+            let judged = |there: &HashSet<FileKey>| {
+                let mut judged = judged(there);
+                judged.extend(delivered.among(there));
+                judged
+            };
+            let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            open(&judged)
         };
         let opened = if past.failed {
-            self.beside(|| open(&judged), past.timer.as_mut())
+            self.beside(open, past.timer.as_mut())?
         } else {
-            // What triggers meanwhile waits for the camera: it is not known to be away.
-            let alive = |_| self.health.beat(Stage::Capture);
-            opening::beside(&self.camera, || open(&judged), &never(), alive)
+            // What triggers meanwhile waits for the camera, as it would for a line that is busy: it is not known to be away.
+            opening::beside(&self.camera, open, &never(), &self.shutdown, |_| {
+                self.health.beat(Stage::Capture);
+                self.triggers.give_up_before_opening();
+            })?
         };
-        let mut camera = opened.flatten()?;
+        let Some(opened) = opened else { return Ok(Ended::Stopped) };
+        self.triggers.give_up_before_opening();
+        let mut camera = opened?;
         let ended = self.capture_with(camera.as_mut(), past);
         past.lost = ended.is_err().then_some(camera);
         ended
@@ -130,13 +147,14 @@ impl Capture {
     /// Captures until the camera is lost.
     fn capture_with(&self, camera: &mut dyn Camera, past: &mut Past) -> Result<Ended, CameraError> {
         let Past { backoff, delivered, timer, .. } = past;
+        let triggers = self.triggers.queue();
         self.health.camera_is_up(camera.describe());
         let opened = Instant::now();
         let mut asked = opened;
         let mut losses = Losses::default();
         while !self.shutdown.requested() {
             self.health.beat(Stage::Capture);
-            self.health.queue_holds(Stage::Capture, self.triggers.len(), self.triggers.capacity());
+            self.health.queue_holds(Stage::Capture, triggers.len(), triggers.capacity());
             if !matches!(self.mode, CaptureMode::Free { .. }) {
                 camera.check()?;
             }
@@ -153,8 +171,9 @@ impl Capture {
                     Taken::Nothing => {}
                     Taken::End => return Ok(Ended::NoMoreFrames),
                 },
-                (CaptureMode::Software { patience }, _) => match self.triggers.recv_timeout(TICK) {
+                (CaptureMode::Software { patience, .. }, _) => match self.triggers.fresh(TICK) {
                     Ok(part) => {
+                        let patience = patience + part.began().elapsed();
                         match self.exposure().take(part, camera, patience, delivered)? {
                             Exposed::Part(part) => self.pass_on_triggered(part),
                             Exposed::Concluded => {}
@@ -263,7 +282,8 @@ impl Capture {
                 counters.accepted.increment();
                 part.give_up(Reason::Overload, OVERLOAD);
             }
-            (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part) {
+            (Err(TrySendError::Full(part)), WhenFull::Wait) => match self.wait_for_room(part, Duration::ZERO)
+            {
                 None => self.has_passed_on(),
                 Some(part) => self.let_go(part),
             },
@@ -304,14 +324,22 @@ impl Capture {
         self.health.queue_holds(Stage::Prepare, self.ready.len(), self.ready.capacity());
     }
 
-    /// Gives the part back if the program is stopped first.
-    fn wait_for_room(&self, mut part: Part) -> Option<Part> {
+    /// Gives the part back if there is none `after` the program was stopped; nothing where it is answered otherwise.
+    fn wait_for_room(&self, mut part: Part, after: Duration) -> Option<Part> {
+        let mut stopped = None;
         loop {
             self.health.beat(Stage::Capture);
+            self.triggers.give_up_late();
+            if part.is_settled() {
+                return None;
+            }
+            let stop = self.shutdown.requested().then(|| *stopped.get_or_insert_with(Instant::now));
             match self.ready.send_timeout(part, TICK) {
                 Ok(()) => return None,
                 Err(SendTimeoutError::Disconnected(part)) => return Some(part),
-                Err(SendTimeoutError::Timeout(back)) if self.shutdown.requested() => return Some(back),
+                Err(SendTimeoutError::Timeout(back)) if stop.is_some_and(|at| at.elapsed() > after) => {
+                    return Some(back);
+                }
                 Err(SendTimeoutError::Timeout(back)) => part = back,
             }
         }
@@ -320,24 +348,29 @@ impl Capture {
     fn pass_on_triggered(&self, part: Part) {
         self.health.frames_exposed(part.frames());
         self.health.counters().accepted.increment();
-        if let Some(part) = self.wait_for_room(part) {
-            part.give_up(Reason::Internal, "the program was being stopped when the trigger came");
+        if let Some(part) = self.wait_for_room(part, LAST_ROOM) {
+            let detail = "the program was being stopped, and the part's picture waited for those before it";
+            part.give_up(Reason::Internal, detail);
         }
     }
 
     /// Does what may take a camera's driver or network long, while whatever triggers is answered.
-    fn beside<T: Send>(
+    fn beside<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send,
+        work: impl FnOnce() -> T + Send + 'static,
         mut timer: Option<&mut Timer>,
-    ) -> Result<T, CameraError> {
-        opening::beside(&self.camera, work, &self.triggers, |trigger| {
+    ) -> Result<Option<T>, CameraError> {
+        let mut answer = |trigger: Option<Part>| {
             self.health.beat(Stage::Capture);
             let tick = timer.as_deref_mut().and_then(|timer| self.tick(timer));
             for part in trigger.into_iter().chain(tick) {
                 part.give_up(Reason::Camera, "the camera is down and being opened again");
             }
-        })
+        };
+        while let Some(part) = self.triggers.take() {
+            answer(Some(part));
+        }
+        opening::beside(&self.camera, work, self.triggers.queue(), &self.shutdown, answer)
     }
 
     /// While there is no camera, triggers and ticks are answered at once; returns after `pause`, or never without one.
@@ -356,7 +389,7 @@ impl Capture {
                 }
                 continue;
             }
-            match self.triggers.recv_timeout(left.min(TICK)) {
+            match self.triggers.wait(left.min(TICK)) {
                 Ok(part) => {
                     down(part);
                 }

@@ -8,7 +8,7 @@ use crate::frame::{FileKey, SourceRef};
 const KEPT: usize = 1024;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Delivered(VecDeque<FileKey>);
 
 impl Delivered {

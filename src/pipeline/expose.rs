@@ -49,7 +49,7 @@ pub(super) struct Exposure<'a> {
 }
 
 impl Exposure<'_> {
-    /// Takes the part's views.
+    /// Takes the part's views; where it has no deadline, the last is given up `patience` after it was due.
     ///
     /// # Errors
     /// The camera must be opened again; the part was concluded.

@@ -25,9 +25,10 @@ mod publishing;
 mod requests;
 mod service;
 mod timer;
+mod waiting;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ pub use self::models::{Answer, FrameTap, Keepers, ModelOrder, Orders};
 pub use self::options::{CaptureMode, Views, WhenFull};
 use self::part::{Accepted, Outlet, Part};
 pub use self::service::{Service, ServiceError, ServicePlan};
+use self::waiting::Waiting;
 use crate::camera::OpenCamera;
 use crate::delivery::Delivery;
 use crate::detector::Detector;
@@ -232,9 +234,9 @@ impl Pipeline {
             views,
             judged: {
                 let (store, camera) = (self.store.clone(), camera.clone());
-                Box::new(move |there| store.judged(&camera, there))
+                Arc::new(move |there| store.judged(&camera, there))
             },
-            triggers,
+            triggers: Waiting::new(triggers, mode.expose_within()),
             ready: to_prepare,
             outlet: outlet.clone(),
             health: health.clone(),

@@ -14,14 +14,26 @@ pub enum CaptureMode {
     },
     /// One part per trigger message.
     Software {
-        /// How long to wait for the camera's frame where the trigger states no deadline.
+        /// How long to wait for the camera's frame, once it was asked for, where the trigger states no deadline.
         patience: Duration,
+        /// How long after its trigger a part may still be exposed: by then it has moved on.
+        expose_within: Duration,
     },
     /// One part per tick of a timer.
     Timed {
         /// From one tick to the next, and how long a tick waits for the camera's frame.
         period: Duration,
     },
+}
+
+impl CaptureMode {
+    /// How long after its trigger a part may still be exposed.
+    pub(super) fn expose_within(self) -> Duration {
+        match self {
+            Self::Software { expose_within, .. } => expose_within,
+            Self::Free { .. } | Self::Timed { .. } => Duration::MAX,
+        }
+    }
 }
 
 /// How many frames a triggered part takes.

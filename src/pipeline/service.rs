@@ -27,6 +27,8 @@ use crate::telemetry;
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_millis(200);
+/// How often the service manager is told how it fares.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// Replayed verdicts that may wait for the session.
 const REPLAYED: usize = 64;
 /// Answers that may wait for it.
@@ -124,6 +126,21 @@ impl Service {
         Ok(Self { pipeline, store: handle, store_thread, runtime, broker, systemd, progress })
     }
 
+    /// Starts what is to run beside the service. Where that fails the service is stopped, as it is in the end: what it has accepted
+    /// gets its verdicts.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn beside<T, E>(self, start: impl FnOnce(&Self) -> Result<T, E>) -> Result<(Self, T), E> {
+        match start(&self) {
+            Ok(started) => Ok((self, started)),
+            Err(failure) => {
+                self.stop();
+                Err(failure)
+            }
+        }
+    }
+
     /// The lines.
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
@@ -153,8 +170,9 @@ impl Service {
     /// has been published.
     pub fn run(&self, shutdown: &Shutdown, until_end: bool) {
         self.systemd.notify_ready();
-        self.systemd.status(&self.summary());
+        self.systemd.status(&self.summary(None));
         let mut fed = Instant::now();
+        let mut told = fed;
         let mut stalled = None;
         loop {
             self.publish_states();
@@ -164,8 +182,11 @@ impl Service {
                 && makes_progress
             {
                 self.systemd.feed();
-                self.systemd.status(&self.summary());
                 fed = Instant::now();
+            }
+            if told.elapsed() >= STATUS_EVERY {
+                self.systemd.status(&self.summary(stalled.as_ref()));
+                told = Instant::now();
             }
             if until_end && self.pipeline.has_ended() && self.is_idle() {
                 return;
@@ -230,7 +251,10 @@ impl Service {
             && (self.broker.is_none() || self.store.unpublished() == 0)
     }
 
-    fn summary(&self) -> String {
+    /// One line: what is wrong before everything else.
+    fn summary(&self, stalled: Option<&(CameraId, &'static str)>) -> String {
+        let hung = stalled.map(|(camera, stage)| format!("camera {camera}: the {stage} stage has hung; "));
+        let broken = self.progress.broken().map(|what| format!("{what} has ended by a fault; "));
         let up = |s: &Snapshot| matches!(s.camera, CameraStatus::Up { .. });
         let cameras: Vec<Snapshot> = self.pipeline.health().map(|health| health.snapshot()).collect();
         let link = match self.monitor().map(|monitor| monitor.health.borrow().link) {
@@ -240,7 +264,9 @@ impl Service {
         };
         let waiting = self.store.unpublished();
         format!(
-            "{} of {} cameras up, {link}, {waiting} verdicts to publish",
+            "{}{}{} of {} cameras up, {link}, {waiting} verdicts to publish",
+            hung.unwrap_or_default(),
+            broken.unwrap_or_default(),
             cameras.iter().filter(|s| up(s)).count(),
             cameras.len()
         )

@@ -63,6 +63,8 @@ pub enum TriggerMode {
         deadline_ms: Option<u64>,
         /// How long the camera's frame is waited for where there is no deadline, in milliseconds.
         patience_ms: u64,
+        /// How long after its trigger a part may still be exposed, in milliseconds.
+        expose_within_ms: u64,
     },
     /// One part per tick of a timer.
     Timed {
@@ -97,6 +99,7 @@ pub(super) struct Written {
     when_full: Option<WhenFull>,
     deadline_ms: Option<u64>,
     patience_ms: Option<u64>,
+    expose_within_ms: Option<u64>,
     every_ms: Option<u64>,
     views: Option<u32>,
     view_every_ms: Option<u64>,
@@ -113,6 +116,9 @@ const MAX_VIEWS: u32 = 16;
 
 /// Waiting longer than this for a triggered frame means that the camera is not going to answer.
 const DEFAULT_PATIENCE_MS: u64 = 5_000;
+
+/// As long as a trigger may have waited at the broker: a part of a line that does not rest has moved on by then.
+const DEFAULT_EXPOSE_WITHIN_MS: u64 = 1_000;
 
 impl Camera {
     /// Takes relative paths from `base`; the section stands at `at`.
@@ -272,12 +278,14 @@ impl Written {
         idle("when_full", self.when_full.is_some() && !free, "\"free\"");
         idle("deadline_ms", self.deadline_ms.is_some() && !software, "\"software\"");
         idle("patience_ms", self.patience_ms.is_some() && !software, "\"software\"");
+        idle("expose_within_ms", self.expose_within_ms.is_some() && !software, "\"software\"");
         idle("every_ms", self.every_ms.is_some() && !timed, "\"timed\"");
         let several = self.views.is_some() || self.view_every_ms.is_some();
         idle("views", several && free, "\"software\" or \"timed\"");
         for (key, ms) in [
             ("deadline_ms", self.deadline_ms),
             ("patience_ms", self.patience_ms),
+            ("expose_within_ms", self.expose_within_ms),
             ("every_ms", self.every_ms),
         ] {
             if ms.is_some_and(|ms| !(1..=MAX_WAIT_MS).contains(&ms)) {
@@ -298,7 +306,8 @@ impl Written {
             }
             WrittenTrigger::Software => {
                 let patience_ms = self.patience_ms.unwrap_or(DEFAULT_PATIENCE_MS);
-                TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms }
+                let expose_within_ms = self.expose_within_ms.unwrap_or(DEFAULT_EXPOSE_WITHIN_MS);
+                TriggerMode::Software { deadline_ms: self.deadline_ms, patience_ms, expose_within_ms }
             }
             WrittenTrigger::Timed => {
                 if self.every_ms.is_none() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use inspectord::imaging;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::inspectord::{Running, arg, command, run};
+use crate::inspectord::{PATIENCE, Running, arg, command, run};
 use crate::mosquitto::{Access, Mosquitto};
 use crate::proxy::{Mode, Proxy};
 use crate::subscriber::{Subscriber, eventually};
@@ -279,7 +280,7 @@ async fn a_golden_part_with_the_wrong_verdict_stands_in_the_cameras_state_until_
 async fn a_trigger_storm_gets_exactly_one_verdict_each() {
     let floor = Floor::new().await;
     // However slow the machine, those that wait get their frame.
-    floor.simulated("trigger = \"software\"\npatience_ms = 600000");
+    floor.simulated("trigger = \"software\"\npatience_ms = 600000\nexpose_within_ms = 600000");
     let subscriber = floor.subscribe().await;
     let daemon = floor.start(&[]);
     subscriber.wait_until("/state", |state| state["state"] == "up").await;
@@ -489,6 +490,31 @@ fn a_snapshot_shows_what_the_detector_would_see() {
     settings("region = { x = 150, y = 0, width = 100, height = 100 }");
     snapshot(&[]).refuses(1, &["200x120", "region"]);
     snapshot(&["--camera", "side"]).refuses(2, &["side", "top"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_is_told_how_it_fares_also_without_a_watchdog() {
+    let floor = Floor::new().await;
+    let later = floor.path("later");
+    floor.configure("", &format!("kind = \"folder\"\npath = \"{}\"", arg(&later)));
+    let manager = UnixDatagram::bind(floor.path("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = |what: &str| {
+        let mut message = [0; 4096];
+        loop {
+            let length = manager.recv(&mut message).expect("the service manager is told");
+            if String::from_utf8_lossy(&message[..length]).contains(what) {
+                return;
+            }
+        }
+    };
+    let mut command = floor.command(&[]);
+    command.env("NOTIFY_SOCKET", floor.path("notify")).env_remove("WATCHDOG_USEC");
+    let daemon = Running::start(command);
+    hears("STATUS=0 of 1 cameras up");
+    fs::create_dir(&later).unwrap();
+    hears("STATUS=1 of 1 cameras up");
+    daemon.stops();
 }
 
 #[tokio::test(flavor = "multi_thread")]

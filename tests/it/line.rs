@@ -23,13 +23,15 @@ use jiff::{SignedDuration, Timestamp};
 use crate::inspectord::PATIENCE;
 
 const INPUT: Size = Size::new(64, 64);
-const SOFTWARE: CaptureMode = CaptureMode::Software { patience: PATIENCE };
+/// However slow the machine, a part that waits gets its picture.
+pub(crate) const SOFTWARE: CaptureMode =
+    CaptureMode::Software { patience: PATIENCE, expose_within: PATIENCE };
 
 /// Finds nothing, in pictures of `input`: at once, or, having said that it has begun, once nobody holds the gate's other end.
-struct Nothing {
-    input: Size,
-    gate: Option<(Sender<()>, Receiver<()>)>,
-    fails: bool,
+pub(crate) struct Nothing {
+    pub(crate) input: Size,
+    pub(crate) gate: Option<(Sender<()>, Receiver<()>)>,
+    pub(crate) fails: bool,
 }
 
 impl Default for Nothing {
@@ -60,14 +62,14 @@ impl Inspector for Nothing {
 }
 
 impl Nothing {
-    fn detector(self) -> Detector {
+    pub(crate) fn detector(self) -> Detector {
         let model = ModelRef { name: "scripted".into(), version: "0".into() };
         Detector::new(Box::new(self), model, Threshold(1.0))
     }
 }
 
 /// What a camera does next.
-enum Act {
+pub(crate) enum Act {
     Frame(Box<Frame>),
     /// A frame that is taken when it is asked for.
     Now,
@@ -127,7 +129,7 @@ fn grey(captured: Instant, captured_at: Timestamp) -> Box<Frame> {
     Box::new(Frame { pixels, captured_at, captured, source: None, planted: None })
 }
 
-fn line(camera: &str, script: Vec<Act>) -> LinePlan {
+pub(crate) fn line(camera: &str, script: Vec<Act>) -> LinePlan {
     let acts = Arc::new(Mutex::new(VecDeque::from(script)));
     LinePlan {
         camera: camera.parse().unwrap(),
@@ -141,16 +143,22 @@ fn line(camera: &str, script: Vec<Act>) -> LinePlan {
     }
 }
 
+/// A trigger that arrived then.
+pub(crate) fn call(json: &str, arrived: Instant) -> Call {
+    let trigger = serde_json::from_str(json).unwrap();
+    Call { trigger, arrived, late: false, delivery: None, noted: Box::new(|| ()) }
+}
+
 /// Lines at work.
-struct Floor {
-    service: Service,
+pub(crate) struct Floor {
+    pub(crate) service: Service,
     cameras: Vec<CameraId>,
     judged: Receiver<Judgement>,
 }
 
 impl Floor {
     /// Lines that record into the store at `path`.
-    fn start(path: &Path, lines: Vec<LinePlan>) -> Self {
+    pub(crate) fn start(path: &Path, lines: Vec<LinePlan>) -> Self {
         let (tell, judged) = unbounded();
         Self::with(path, lines, Keepers::default(), (tell, judged), |_| ())
     }
@@ -180,19 +188,17 @@ impl Floor {
     }
 
     /// Triggers the first line.
-    fn trigger(&self, json: &str) {
-        let call = Call {
-            trigger: serde_json::from_str(json).unwrap(),
-            arrived: Instant::now(),
-            late: false,
-            delivery: None,
-            noted: Box::new(|| ()),
-        };
-        self.service.pipeline().trigger(&self.cameras[0], call).unwrap();
+    pub(crate) fn trigger(&self, json: &str) {
+        self.service.pipeline().trigger(&self.cameras[0], call(json, Instant::now())).unwrap();
+    }
+
+    /// The same, by a trigger that arrived so long ago.
+    pub(crate) fn trigger_late(&self, json: &str, by: Duration) {
+        self.service.pipeline().trigger(&self.cameras[0], call(json, Instant::now() - by)).unwrap();
     }
 
     /// The next judgement.
-    fn judged(&self) -> Judgement {
+    pub(crate) fn judged(&self) -> Judgement {
         self.judged.recv_timeout(PATIENCE).expect("a part is judged")
     }
 
@@ -206,7 +212,7 @@ impl Floor {
     }
 
     /// Stops, and gives the record of each camera, in its order.
-    fn stop(self) -> Vec<Vec<Verdict>> {
+    pub(crate) fn stop(self) -> Vec<Vec<Verdict>> {
         let store = self.service.store().clone();
         self.service.stop();
         self.cameras.iter().map(|camera| store.replay(camera, (1, 1000), 1000).unwrap()).collect()
@@ -221,13 +227,13 @@ fn record(lines: Vec<LinePlan>) -> Vec<Vec<Verdict>> {
     floor.stop()
 }
 
-fn decisions(verdicts: &[Verdict]) -> Vec<String> {
+pub(crate) fn decisions(verdicts: &[Verdict]) -> Vec<String> {
     verdicts.iter().map(|verdict| verdict.decision().to_string()).collect()
 }
 
 /// Reason and detail of a part that was not inspected.
 #[track_caller]
-fn reason(outcome: &Outcome) -> (Reason, &str) {
+pub(crate) fn reason(outcome: &Outcome) -> (Reason, &str) {
     match outcome {
         Outcome::Uninspected { reason, detail } => (*reason, detail),
         other => panic!("{other:?}"),
@@ -239,7 +245,7 @@ fn a_camera_that_takes_long_to_open_has_not_hung_and_what_triggers_first_waits_f
     let store = tempfile::tempdir().unwrap();
     let (let_it_open, may_open) = unbounded();
     let mut slow = line("top", vec![Act::Now, Act::Mute]);
-    slow.mode = CaptureMode::Software { patience: PATIENCE };
+    slow.mode = SOFTWARE;
     let mut open = slow.open_camera;
     slow.open_camera = Box::new(move |judged| {
         may_open.recv_timeout(PATIENCE).unwrap();

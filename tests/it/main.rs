@@ -7,6 +7,7 @@ mod acknowledge;
 mod architecture;
 mod backbones;
 mod backlog;
+mod busy_line;
 mod cameras;
 mod daemon;
 mod demo;

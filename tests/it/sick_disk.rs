@@ -16,7 +16,7 @@ const CHANGES: &str = "pwrite64,fsync,fdatasync,ftruncate,mkdir,mkdirat,rename,r
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_takes_a_second_for_every_sync_costs_evidence_and_no_verdict() {
     let floor = Floor::with(Access::Bounded).await;
-    floor.simulated("trigger = \"software\"\nthreshold = -1000.0");
+    floor.simulated("trigger = \"software\"\nthreshold = -1000.0\nexpose_within_ms = 600000");
     let plc = floor.subscribe().await;
     let daemon = floor.start(&[]);
     plc.wait_until("/state", |state| state["state"] == "up").await;

@@ -116,7 +116,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let card = Arc::new(Mutex::new(ScoreCard::default()));
     let plan = plan(source, model, (&store, mqtt), observer(card.clone(), screen.clone()))?;
     let service = Service::start(plan)?;
-    let web = super::run::serve(&page, BOX.to_owned(), &service)?;
+    let (service, web) = service.beside(|service| super::run::serve(&page, BOX.to_owned(), service))?;
     service.run(&shutdown, args.parts > 0);
     let unpublished = service.stop();
     drop((web, embedded));
