@@ -219,6 +219,8 @@ async fn triggers_that_come_while_the_box_is_away_survive_an_oversize_message_be
     eventually("it has connected and subscribed anew", || online() == 2).await;
     rig.crash().await;
     plc.publish(TRIGGER, part("while away")).await;
+    // The broker has it before the box is back.
+    plc.wait_until("/trigger", |trigger| trigger["part_id"] == "while away").await;
     let mut rig = Rig::start(&options, 100);
     assert_eq!(trigger(&rig.next_request().await), ("while away".into(), true));
     rig.stop().await;
