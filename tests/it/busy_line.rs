@@ -91,22 +91,24 @@ fn the_camera_is_waited_for_from_when_it_was_asked() {
     floor.stop();
 }
 
-/// A line that inspects on request, and whose camera opens when told to or when the sender is let go.
-fn slow_to_open(name: &str, script: Vec<Act>) -> (LinePlan, Sender<()>) {
-    let (let_it_open, may_open): (_, Receiver<()>) = unbounded();
+/// A line that inspects on request, and whose camera opens when told to or when the sender is let go; the receiver hears when it
+/// begins to.
+fn slow_to_open(name: &str, script: Vec<Act>) -> (LinePlan, Sender<()>, Receiver<()>) {
+    let ((let_it_open, may_open), (begins, begun)) = (unbounded(), unbounded());
     let mut slow = LinePlan { mode: SOFTWARE, ..line(name, script) };
     let mut open = slow.open_camera;
     slow.open_camera = Box::new(move |judged| {
+        let _nobody_asks = begins.send(());
         let _told_or_let_go = may_open.recv();
         open(judged)
     });
-    (slow, let_it_open)
+    (slow, let_it_open, begun)
 }
 
 #[test]
 fn a_trigger_that_waits_too_long_for_the_first_opening_is_answered_while_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let (slow, let_it_open) = slow_to_open("top", now(1));
+    let (slow, let_it_open, _begun) = slow_to_open("top", now(1));
     let floor = Floor::start(folder.path(), vec![slow]);
     floor.trigger_late(r#"{"part_id":"moved on"}"#, 2 * PATIENCE);
     floor.trigger(r#"{"part_id":"waits"}"#);
@@ -121,11 +123,12 @@ fn a_trigger_that_waits_too_long_for_the_first_opening_is_answered_while_it_goes
 #[test]
 fn a_camera_that_never_opens_does_not_hold_up_a_stop_nor_other_cameras_last_verdicts() {
     let folder = tempfile::tempdir().unwrap();
-    let (hangs, let_it_open) = slow_to_open("a-hangs", Vec::new());
+    let (hangs, let_it_open, begun) = slow_to_open("a-hangs", Vec::new());
     let works = LinePlan { mode: SOFTWARE, ..line("works", now(1)) };
     let floor = Floor::start(folder.path(), vec![works, hangs]);
     floor.trigger("{}");
     floor.judged();
+    begun.recv_timeout(PATIENCE).expect("it begins to open");
     let (done, stopped) = bounded(1);
     let stopping = std::thread::spawn(move || done.send(floor.stop()));
     let recorded = stopped.recv_timeout(PATIENCE);
@@ -146,8 +149,8 @@ fn a_part_whose_picture_is_taken_is_judged_although_the_program_stops() {
         let refused = pipeline.trigger(health.camera(), call("{}", Instant::now()));
         matches!(refused, Err(TriggerError::Stopping))
     });
-    // A round of capture's waiting begins and ends after the stop was asked for.
-    for silent in [true, false] {
+    // Rounds of capture's waiting begin and end after the stop was asked for.
+    for silent in [true, false, true, false, true, false] {
         wait_for("capture waits on", || {
             (health.stalled(Duration::from_millis(100)) == Some("capture")) == silent
         });
