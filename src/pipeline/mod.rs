@@ -382,12 +382,12 @@ impl Pipeline {
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use std::time::{Duration, Instant};
 
-    pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-    pub(super) fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !condition() {
             assert!(begun.elapsed() < PATIENCE, "{what}");

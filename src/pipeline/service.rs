@@ -284,6 +284,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::testing::wait_for;
 
     #[test]
     fn a_part_of_the_store_that_ends_by_a_fault_stops_progress() {
@@ -301,9 +302,7 @@ mod tests {
         let mut stalled = None;
         assert!(service.makes_progress(&mut stalled));
         service.store_thread.end_recording();
-        while service.makes_progress(&mut stalled) {
-            std::thread::yield_now();
-        }
+        wait_for("it is noticed", || !service.makes_progress(&mut stalled));
         assert!(["recording verdicts", "writing evidence"].contains(&service.progress().broken().unwrap()));
         service.stop();
     }

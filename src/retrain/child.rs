@@ -146,6 +146,7 @@ impl Drop for Retraining {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::testing::wait_for;
 
     /// The last line stays in the pipe until the first 5,000 were taken, long after the process is gone.
     #[test]
@@ -156,14 +157,13 @@ mod tests {
             r#"yes '{"event":"gate"}' | head -n 5000; echo '{"event":"failed","error":"x","busy":true}'"#,
         ]);
         let mut retraining = Retraining::start(command).unwrap();
-        while retraining.child.try_wait().unwrap().is_none() {
-            thread::yield_now();
-        }
+        wait_for("it has ended", || retraining.child.try_wait().unwrap().is_some());
         assert_eq!(retraining.ended(), None, "lines are left");
         let mut said = Vec::new();
-        while retraining.ended().is_none() {
+        wait_for("all is heard", || {
             said.extend(retraining.said());
-        }
+            retraining.ended().is_some()
+        });
         said.extend(retraining.said());
         assert_eq!((said.len(), said.last()), (5001, Some(&Said::Busy)));
     }

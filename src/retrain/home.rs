@@ -158,6 +158,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::testing::wait_for;
 
     #[test]
     fn one_retraining_at_a_time() {
@@ -169,9 +170,7 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(turn);
         // A process that another test starts has the lock, too, until it becomes its program.
-        while Turn::is_taken(root.path()) {
-            std::thread::yield_now();
-        }
+        wait_for("it is given back", || !Turn::is_taken(root.path()));
         Turn::take(root.path()).unwrap();
     }
 }

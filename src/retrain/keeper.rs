@@ -259,13 +259,7 @@ mod tests {
     fn a_version_that_was_activated_while_the_daemon_started_is_followed() {
         let root = tempfile::tempdir().unwrap();
         let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
-        let subject = Subject {
-            camera: "top".parse().unwrap(),
-            model: root.path().join("model"),
-            view: crate::imaging::View::default(),
-            normals: None,
-            threshold: None,
-        };
+        let subject = Subject::of(root.path());
         untrained::model(&tiny, 0).save(&subject.model).unwrap();
         let options = Options { path: root.path().to_owned(), ..Options::default() };
         let registry = Keeper::registry(&options, &subject);

@@ -174,13 +174,7 @@ mod tests {
         for n in 0..6 {
             fs::write(normals.join(format!("{n}.png")), picture(Size::new(64, 48), n)).unwrap();
         }
-        let subject = Subject {
-            camera: home.camera().clone(),
-            model: root.join("model"),
-            view: view(),
-            normals: Some(normals),
-            threshold: None,
-        };
+        let subject = Subject { view: view(), normals: Some(normals), ..Subject::of(root) };
         let active = untrained::model(&Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap(), 0);
         Lesson::assemble(&subject, home, &SampleSet::read(home).unwrap(), &active, 0).unwrap()
     }

@@ -312,13 +312,7 @@ mod tests {
     }
 
     fn job(root: &std::path::Path, view: View) -> Job {
-        let subject = Subject {
-            camera: "top".parse().unwrap(),
-            model: root.join("model"),
-            view,
-            normals: None,
-            threshold: None,
-        };
+        let subject = Subject { view, ..Subject::of(root) };
         let options = Options { path: root.to_owned(), ..Options::default() };
         Job { subject, options, inference: detector::Options::default(), full: false }
     }

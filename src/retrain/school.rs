@@ -295,6 +295,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::pipeline::testing::wait_for;
 
     /// A school of one camera whose retrainings say `says` and end.
     struct Class {
@@ -307,13 +308,7 @@ mod tests {
         fn new(says: &'static str) -> Self {
             let root = tempfile::tempdir().unwrap();
             let options = Options { path: root.path().to_owned(), ..Options::default() };
-            let subject = Subject {
-                camera: "top".parse().unwrap(),
-                model: root.path().join("model"),
-                view: crate::imaging::View::default(),
-                normals: None,
-                threshold: None,
-            };
+            let subject = Subject::of(root.path());
             let told: Arc<Mutex<Vec<News>>> = Arc::default();
             let heard = told.clone();
             let hooks = Hooks {
@@ -366,9 +361,7 @@ mod tests {
         assert!(!class.teach());
         drop(turn);
         // A process that another test starts has the lock, too, until it becomes its program.
-        while Turn::is_taken(class.root.path()) {
-            thread::yield_now();
-        }
+        wait_for("it is given back", || !Turn::is_taken(class.root.path()));
         // The other one came between.
         assert!(class.teach());
         fs::remove_dir_all(class.home().work()).unwrap();

@@ -20,3 +20,17 @@ pub struct Subject {
     /// What the model's threshold is overridden with.
     pub threshold: Option<Threshold>,
 }
+
+#[cfg(test)]
+impl Subject {
+    /// The camera `top`, which sees pictures whole and runs the model in the folder `model` below `root`.
+    pub(super) fn of(root: &std::path::Path) -> Self {
+        Self {
+            camera: "top".parse().unwrap(),
+            model: root.join("model"),
+            view: imaging::View::default(),
+            normals: None,
+            threshold: None,
+        }
+    }
+}

@@ -3,10 +3,12 @@
 //! Set and taken back by whichever thread notices, read by whoever asks how the store fares. Not here: what is noticed
 //! (`shared`), what the thread that writes does about a disk that fails (`thread`).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 use serde::Serialize;
+
+use super::lock;
 
 /// Something does not work as it should.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,7 +32,7 @@ impl<C> Default for Complaint<C> {
 impl<C: Copy> Complaint<C> {
     /// Something is the matter; tells whether that is news. While it is, the first reason stands.
     pub(super) fn set(&self, cause: C, error: &str) -> bool {
-        let mut standing = self.lock();
+        let mut standing = lock(&self.0);
         let news = standing.is_none();
         standing.get_or_insert_with(|| (cause, Failing { since: Timestamp::now(), error: error.to_owned() }));
         news
@@ -38,18 +40,14 @@ impl<C: Copy> Complaint<C> {
 
     /// It no longer is; tells since when it was.
     pub(super) fn clear(&self) -> Option<Timestamp> {
-        self.lock().take().map(|(_, failing)| failing.since)
+        lock(&self.0).take().map(|(_, failing)| failing.since)
     }
 
     pub(super) fn get(&self) -> Option<Failing> {
-        self.lock().as_ref().map(|(_, failing)| failing.clone())
+        lock(&self.0).as_ref().map(|(_, failing)| failing.clone())
     }
 
     pub(super) fn cause(&self) -> Option<C> {
-        self.lock().as_ref().map(|(cause, _)| *cause)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<(C, Failing)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).as_ref().map(|(cause, _)| *cause)
     }
 }

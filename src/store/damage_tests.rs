@@ -49,6 +49,25 @@ fn what_the_disk_cannot_read_of_the_journal_costs_only_that() {
 }
 
 #[test]
+fn a_newest_segment_that_cannot_even_be_opened_keeps_nothing_from_going_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let verdicts: Vec<_> = (0..2).flat_map(|_| store_of(folder.path(), 40)).collect();
+    simulated::make_unopenable(&segment::path(&folder.path().join("store/journal"), 2));
+    let (handle, thread) = Store::open(&options(folder.path()), "box").unwrap();
+    assert!(handle.health().damaged > 0);
+    let next = handle.record(request("top", 0.1)).wait().unwrap();
+    assert!(next.sequence > 40, "{}", next.sequence);
+    let sent: Vec<_> = to_be_sent(&handle).into_iter().map(|(_, verdict)| verdict).collect();
+    assert_eq!((sent.len(), &sent[..40], &sent[40]), (41, &verdicts[..40], &next));
+    let health = handle.health();
+    assert!(health.gaps.is_some() && health.unsent >= 40, "{health:?}");
+    let mut history = handle.history(&Query::default()).unwrap();
+    history.reverse();
+    assert_eq!(history, sent);
+    thread.close(SOON).unwrap();
+}
+
+#[test]
 fn a_disk_that_reads_again_after_a_moment_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let verdicts: Vec<_> = (0..3).flat_map(|_| store_of(folder.path(), 40)).collect();

@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::Position;
 use super::index::{Fault, Index, move_aside};
 use super::reader::{Cursor, Found};
 use super::segment::sync_folder;
 use super::shared::Shared;
-use super::slot::lock;
+use super::{Position, lock};
 use crate::telemetry::chain;
 
 /// The index's folder in the store.

@@ -43,12 +43,8 @@ impl Medium for Disk {
     }
 
     fn settle(&mut self, path: &Path) -> io::Result<()> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            // Nothing of it is going to be believed.
-            Err(error) if segment::is_unreadable(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        // Nothing is going to be believed of one that cannot be opened.
+        let Some(file) = segment::open(path)? else { return Ok(()) };
         match file.sync_all() {
             Ok(()) => Ok(()),
             // Asked again, the kernel would call it a success. What it still has in memory is written anew.

@@ -21,6 +21,8 @@
 //! | `judged` | the files whose verdicts retention has deleted |
 //! | `outbox` | what is recorded and not yet published |
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde::{Deserialize, Serialize};
 
 mod calendar;
@@ -94,3 +96,8 @@ impl Position {
 /// A trigger's claim to a verdict: given when it was accepted, redeemed with the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
+
+/// Locks `mutex`, also after a panic under it: the store goes on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -185,6 +185,7 @@ pub(crate) fn holder(path: &Path) -> Option<Holder> {
 mod tests {
     use super::super::tests::options;
     use super::*;
+    use crate::pipeline::testing::wait_for;
 
     #[test]
     fn a_thread_that_ends_unasked_is_named() {
@@ -192,11 +193,7 @@ mod tests {
         let (handle, mut threads) = Store::open(&options(folder.path()), "box").unwrap();
         assert_eq!(threads.ended(), None);
         let evidence = threads.others[0].1.replace(spawn("evidence", || panic!("a fault")).unwrap());
-        let wait_for = |threads: &StoreThread, what| {
-            while threads.ended() != Some(what) {
-                std::thread::yield_now();
-            }
-        };
+        let wait_for = |threads: &StoreThread, what| wait_for(what, || threads.ended() == Some(what));
         wait_for(&threads, "writing evidence");
         threads.others[0].1 = evidence;
         assert_eq!(threads.ended(), None);

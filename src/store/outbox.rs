@@ -4,8 +4,8 @@
 //! journal, so that hours without a broker cost disk and not memory. Not here: sending (`publish`).
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::complaint::{Complaint, Failing};
 use super::reader::{Cursor, Journal};
 use super::state::State;
-use super::{Position, StoreError};
+use super::{Position, StoreError, lock};
 use crate::telemetry::Counter;
 use crate::verdict::Verdict;
 
@@ -124,14 +124,11 @@ impl Outbox {
     /// Whether a disk that cannot read what begins at `from` may yet do so.
     fn is_to_be_asked_again(&self, from: Position) -> bool {
         let mut stuck = lock(&self.stuck);
-        match *stuck {
-            Some((at, since)) if at == from && since.elapsed() >= GIVE_UP => false,
-            Some((at, _)) if at == from => true,
-            _ => {
-                *stuck = Some((from, Instant::now()));
-                true
-            }
-        }
+        let (_, since) = *match &mut *stuck {
+            Some(known) if known.0 == from => known,
+            other => other.insert((from, Instant::now())),
+        };
+        since.elapsed() < GIVE_UP
     }
 
     /// Verdicts from `from` to before `to` are not sent.
@@ -210,8 +207,4 @@ impl Outbox {
 pub(super) fn time_of(id: Uuid) -> Option<Timestamp> {
     let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
     Timestamp::new(i64::try_from(seconds).ok()?, nanoseconds.cast_signed()).ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

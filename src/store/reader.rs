@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::record::{Checkpoint, Record, SegmentHeader, position_of};
 use super::segment::{self, Scanner, Step};
-use super::{Position, StoreError};
+use super::{Position, StoreError, lock};
 use crate::frame::CameraId;
 use crate::verdict::Verdict;
 
@@ -121,7 +121,7 @@ impl Journal {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// Reads on from the verdict after `after`.

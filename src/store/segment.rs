@@ -67,7 +67,7 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Kind and body of the sound record at `offset` of segment `number`, if one is there.
 pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = File::open(path(folder, number))?;
+    let Some(file) = open(&path(folder, number))? else { return Ok(None) };
     let mut header = [0; RECORD_HEADER];
     let read = |bytes: &mut [u8], offset| match file.read_exact_at(bytes, offset) {
         Ok(()) => Ok(true),
@@ -81,6 +81,17 @@ pub(super) fn read_record(folder: &Path, number: u64, offset: u64) -> io::Result
     let mut payload = vec![0; header.length];
     let whole = read(&mut payload, offset + RECORD_HEADER as u64)? && header.fits(&payload);
     Ok(whole.then_some(payload))
+}
+
+/// A segment's file, to be read; none where the disk cannot even open it.
+pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
+    let file = File::open(path);
+    #[cfg(test)]
+    let file = file.and_then(|file| super::simulated::openable(path).map(|()| file));
+    match file {
+        Err(error) if is_unreadable(&error) => Ok(None),
+        file => file.map(Some),
+    }
 }
 
 /// The file's bytes, zeros where the disk cannot read.
@@ -98,7 +109,7 @@ pub(super) fn all_that_can_be_read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Whether the disk says that it cannot read what it holds there.
-pub(super) fn is_unreadable(error: &io::Error) -> bool {
+fn is_unreadable(error: &io::Error) -> bool {
     let damage = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
     damage.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
@@ -119,8 +130,10 @@ pub(super) enum Step {
 /// Reads a segment from its first record on. After `Tail` or `End` it may be asked again, should the file have grown.
 #[derive(Debug)]
 pub(super) struct Scanner {
+    /// An empty one where the disk cannot even open the segment's.
     file: File,
     path: PathBuf,
+    opens: bool,
     /// `None` where the header itself is damaged.
     header: Option<SegmentHeader>,
     /// Where the next record should start.
@@ -136,17 +149,12 @@ impl Scanner {
     /// Opens segment `number`; a damaged header is reported by [`Scanner::header`] being `None`.
     pub(super) fn open(folder: &Path, number: u64) -> Result<Self, StoreError> {
         let path = path(folder, number);
-        let (offset, buffer, mut unreadable) = (SEGMENT_HEADER as u64, Vec::new(), Vec::new());
-        // A file that the disk cannot even open is as good as empty.
-        let open = File::open(&path).or_else(|error| {
-            if !is_unreadable(&error) {
-                return Err(error);
-            }
-            unreadable.push(0..u64::MAX);
-            File::open("/dev/null")
-        });
-        let file = open.map_err(StoreError::file("open", &path))?;
-        let mut scanner = Self { file, path, header: None, offset, buffer, start: 0, unreadable };
+        let opened = open(&path).map_err(StoreError::file("open", &path))?;
+        let (opens, nothing) = (opened.is_some(), Path::new("/dev/null"));
+        let file =
+            opened.map_or_else(|| File::open(nothing), Ok).map_err(StoreError::file("open", nothing))?;
+        let (offset, buffer, unreadable) = (SEGMENT_HEADER as u64, Vec::new(), Vec::new());
+        let mut scanner = Self { file, path, opens, header: None, offset, buffer, start: 0, unreadable };
         let bytes = scanner.at(0, SEGMENT_HEADER)?;
         match SegmentHeader::decode(bytes) {
             HeaderRead::Good(header) if header.number == number => scanner.header = Some(header),
@@ -160,7 +168,7 @@ impl Scanner {
 
     /// Whether the disk could not read some of what was read so far.
     pub(super) fn met_unreadable(&self) -> bool {
-        !self.unreadable.is_empty()
+        !self.opens || !self.unreadable.is_empty()
     }
 
     /// The segment's header, if it is sound.

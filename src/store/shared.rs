@@ -5,15 +5,14 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use super::Position;
 use super::complaint::{Complaint, Failing};
 use super::evidence::{self, Evidence};
 use super::kept::Kept;
@@ -22,6 +21,7 @@ use super::reader::Journal;
 use super::reserve::Reserve;
 use super::slot::{IndexHealth, Slot};
 use super::state::State;
+use super::{Position, lock};
 use crate::delivery::Deliveries;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Counter, chain};
@@ -56,7 +56,7 @@ pub struct Health {
     pub unread: Option<Failing>,
     /// Set once recorded verdicts could not be read, and so were not published.
     pub gaps: Option<Failing>,
-    /// How many those are, since the start.
+    /// How many those are at most, since the start.
     pub unsent: u64,
     /// Judgements that were handed over and are not durable yet.
     pub waiting: usize,
@@ -432,8 +432,4 @@ pub(super) fn free_bytes(path: &std::path::Path) -> io::Result<u64> {
 fn disk_bytes(path: &std::path::Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_blocks * disk.f_frsize)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

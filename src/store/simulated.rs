@@ -186,6 +186,20 @@ pub(super) fn make_unreadable(path: &Path, bytes: Range<u64>) {
     known.push((path.to_owned(), blocks));
 }
 
+/// Lets the disk refuse even to open the file from now on.
+pub(super) fn make_unopenable(path: &Path) {
+    let mut known = UNREADABLE.lock().unwrap();
+    known.retain(|(of, _)| of != path);
+    known.push((path.to_owned(), 0..u64::MAX));
+}
+
+/// Whether the disk opens the file.
+pub(super) fn openable(path: &Path) -> io::Result<()> {
+    let known = UNREADABLE.lock().unwrap();
+    let refuses = known.iter().any(|(of, bad)| of == path && *bad == (0..u64::MAX));
+    if refuses { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
+}
+
 /// What of `buffer` the disk can read at `offset`: as with a real one, all up to a bad block.
 pub(super) fn readable<'a>(path: &Path, buffer: &'a mut [u8], offset: u64) -> io::Result<&'a mut [u8]> {
     let known = UNREADABLE.lock().unwrap();

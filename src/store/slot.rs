@@ -1,12 +1,12 @@
 //! Where the open index is, for whoever asks it. Not here: filling it (`indexer`), what it holds (`index`).
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::Position;
 use super::index::{Fault, Index};
+use super::{Position, lock};
 use crate::telemetry::Counter;
 
 /// How the index fares.
@@ -70,8 +70,4 @@ impl Slot {
         self.upto.store(upto.0, Ordering::Release);
         *lock(&self.open) = index;
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -227,7 +227,7 @@ fn store(page: &mut Page, view: &View) {
     page.counter("store_write_failures_total", "Failed attempts to write verdicts.", health.write_failures);
     page.counter(
         "store_unsent_total",
-        "Recorded verdicts that could not be read, and so were not published.",
+        "Recorded verdicts, at most, that could not be read, and so were not published.",
         health.unsent,
     );
     page.gauge("store_damaged", "Damaged places found in the journal at the start.", health.damaged);

@@ -68,8 +68,8 @@ impl Lag {
     /// It came back; `true` if that was prompt, so that nothing is being held back. Where it was sent again, one that comes before
     /// the acknowledgement may be the one before.
     pub(super) fn came_back(&mut self, now: Instant) -> bool {
-        let which = self.rounds > 0 && self.acknowledged.is_none();
-        let prompt = !self.waited(now, PATIENCE) && !which;
+        let may_be_the_one_before = self.rounds > 0 && self.acknowledged.is_none();
+        let prompt = !self.waited(now, PATIENCE) && !may_be_the_one_before;
         *self = Self { hears: true, ..Self::default() };
         prompt
     }
