@@ -1,6 +1,7 @@
 //! `inspectord calibrate`: renews a model's quantiles and threshold without training it.
 //!
-//! Out: the same bundle with new quantiles and another threshold in its place. Its version follows from its tensors and
+//! Out: the same bundle with new quantiles and another threshold in its place; what is usual on its maps stays what training
+//! found. Its version follows from its tensors and
 //! quantiles, so that another threshold alone leaves it as it is.
 
 use std::path::{Path, PathBuf};
@@ -81,7 +82,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(())
     };
     let seen = (held_out.paths.as_slice(), &mut sight);
-    let calibrated = calibrate(model.into_trained(), seen, args.false_positive_rate, &device, &mut tell);
+    let usual = model.normalisation().usual.clone();
+    let model = (model.into_trained(), usual);
+    let calibrated = calibrate(model, seen, args.false_positive_rate, &device, &mut tell);
     progress.end();
     let model = calibrated?;
     model.save(&args.model)?;
@@ -127,10 +130,11 @@ mod tests {
         let model = untrained::model(&tiny, 0);
         let version = model.model_ref().version;
         let calibrated = |add: f32, threshold: f32| {
-            let (mut quantiles, mut calibration) = (model.quantiles(), model.manifest().calibration.clone());
-            quantiles.student_teacher.b += add;
+            let (mut normalisation, mut calibration) =
+                (model.normalisation().clone(), model.manifest().calibration.clone());
+            normalisation.quantiles.student_teacher.b += add;
             calibration.threshold = Threshold(threshold);
-            model.clone().into_trained().calibrate(quantiles, calibration).unwrap().model_ref().version
+            model.clone().into_trained().calibrate(normalisation, calibration).unwrap().model_ref().version
         };
         assert_eq!(calibrated(0.0, 7.0), version);
         assert_ne!(calibrated(0.1, 1.0), version);

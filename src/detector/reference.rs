@@ -6,13 +6,13 @@
 use candle_core::Tensor;
 
 use super::{AnomalyMap, Inspector, InspectorError, OpenError, check_inputs};
-use crate::efficientad::{CalibratedModel, MapQuantiles, Networks, input};
+use crate::efficientad::{CalibratedModel, Combination, Networks, input};
 use crate::frame::{Picture, Size};
 
 /// candle's networks on one device.
 pub struct Reference {
     networks: Networks,
-    quantiles: MapQuantiles,
+    combination: Combination,
     input: Size,
     map: Size,
     device: candle_core::Device,
@@ -35,7 +35,7 @@ impl Reference {
         let architecture = model.architecture();
         let [rows, columns] = architecture.map_size();
         let map = Size::new(columns as u32, rows as u32);
-        Ok(Self { networks, quantiles: model.quantiles(), input: architecture.input, map, device, name })
+        Ok(Self { networks, combination: model.combination(), input: architecture.input, map, device, name })
     }
 
     fn maps(&self, pictures: &[&Picture]) -> candle_core::Result<Vec<AnomalyMap>> {
@@ -44,7 +44,7 @@ impl Reference {
         let values = |maps: &Tensor| maps.flatten_from(1)?.to_vec2::<f32>();
         let pairs = values(&student_teacher)?.into_iter().zip(values(&autoencoder_student)?);
         Ok(pairs
-            .map(|(st, ae)| AnomalyMap { size: self.map, values: self.quantiles.combine(&st, &ae) })
+            .map(|(st, ae)| AnomalyMap { size: self.map, values: self.combination.of(&st, &ae) })
             .collect())
     }
 }

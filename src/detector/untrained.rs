@@ -3,8 +3,8 @@
 
 use crate::efficientad::maps::QuantilePair;
 use crate::efficientad::{
-    Architecture, CalibratedModel, Calibration, HeldOut, MapQuantiles, PictureSet, ThresholdMethod,
-    TrainedModel, TrainingRecord, Weight, Weights, initialise,
+    Architecture, CalibratedModel, Calibration, HeldOut, MapQuantiles, Normalisation, PictureSet,
+    ThresholdMethod, TrainedModel, TrainingRecord, UsualMaps, Weight, Weights, initialise,
 };
 use crate::frame::{Picture, Size};
 use crate::verdict::Threshold;
@@ -26,8 +26,13 @@ pub fn model(architecture: &Architecture, seed: u64) -> CalibratedModel {
     }
     let unit = QuantilePair { a: 0.0, b: 1.0 };
     let quantiles = MapQuantiles { student_teacher: unit, autoencoder_student: unit };
+    let [rows, columns] = architecture.map_size();
+    let wave =
+        |step: usize| (0..rows * columns).map(|cell| (cell % step) as f32 / (10 * step) as f32).collect();
+    let usual = UsualMaps { student_teacher: wave(17), autoencoder_student: wave(29) };
+    let normalisation = Normalisation { quantiles, usual: Some(usual) };
     TrainedModel::new(architecture.clone(), weights, record(seed))
-        .map(|trained| trained.calibrate(quantiles, calibration()))
+        .map(|trained| trained.calibrate(normalisation, calibration()))
         .expect("the architecture's own tensors fit it: this is a bug")
         .expect("the quantiles are in order: this is a bug")
 }

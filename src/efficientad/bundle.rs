@@ -14,6 +14,7 @@ use super::architecture::Architecture;
 use super::manifest::{Calibration, FORMAT, Manifest, TrainingRecord};
 use super::maps::MapQuantiles;
 use super::networks::Networks;
+use super::normalisation::{Combination, Normalisation, UsualMaps};
 use super::weights::{Weight, Weights, WeightsError};
 use crate::verdict::{ModelRef, Threshold};
 
@@ -69,7 +70,7 @@ pub enum BundleError {
     },
     /// The bundle was made by a program of another time.
     #[error(
-        "the bundle {path} has format {got}, and this program reads format {expected}: \
+        "the bundle {path} has format {got}, and this program reads formats up to {expected}: \
          train it again, or use the program version that made it"
     )]
     Format {
@@ -162,13 +163,13 @@ impl TrainedModel {
     /// The model with what lets it judge.
     ///
     /// # Errors
-    /// A quantile or the threshold is not finite, or quantiles are in the wrong order.
+    /// A number is not finite, quantiles are in the wrong order, or what is usual is of another size than the maps.
     pub fn calibrate(
         self,
-        quantiles: MapQuantiles,
+        normalisation: Normalisation,
         calibration: Calibration,
     ) -> Result<CalibratedModel, BundleError> {
-        CalibratedModel::assemble(self, quantiles, calibration)
+        CalibratedModel::assemble(self, normalisation, calibration)
     }
 }
 
@@ -176,6 +177,7 @@ impl TrainedModel {
 #[derive(Debug, Clone)]
 pub struct CalibratedModel {
     trained: TrainedModel,
+    normalisation: Normalisation,
     manifest: Manifest,
     /// The tensors' file, byte for byte: its digest is the model's version.
     file: std::sync::Arc<[u8]>,
@@ -217,11 +219,13 @@ impl CalibratedModel {
 
     fn assemble(
         trained: TrainedModel,
-        quantiles: MapQuantiles,
+        normalisation: Normalisation,
         calibration: Calibration,
     ) -> Result<Self, BundleError> {
+        let quantiles = normalisation.quantiles;
         check_numbers(&quantiles, &calibration)?;
-        let file = write::tensors_file(&trained.weights, quantiles)?;
+        check_usual(&trained.architecture, normalisation.usual.as_ref())?;
+        let file = write::tensors_file(&trained, &normalisation)?;
         let manifest = Manifest {
             format: FORMAT,
             architecture: trained.architecture.clone(),
@@ -232,7 +236,7 @@ impl CalibratedModel {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             tensors_sha256: sha256(&file),
         };
-        Ok(Self { trained, manifest, file: file.into() })
+        Ok(Self { trained, normalisation, manifest, file: file.into() })
     }
 
     /// The networks' shape.
@@ -253,9 +257,15 @@ impl CalibratedModel {
             .expect("every tensor of the architecture is there since it was checked: this is a bug")
     }
 
-    /// The maps' normalisation.
-    pub fn quantiles(&self) -> MapQuantiles {
-        self.manifest.quantiles
+    /// What the raw maps are combined by.
+    pub fn normalisation(&self) -> &Normalisation {
+        &self.normalisation
+    }
+
+    /// The same as an engine takes it.
+    pub fn combination(&self) -> Combination {
+        let [rows, columns] = self.architecture().map_size();
+        self.normalisation.combination(rows * columns)
     }
 
     /// The threshold that calibration found.
@@ -285,6 +295,18 @@ impl CalibratedModel {
     pub fn into_trained(self) -> TrainedModel {
         self.trained
     }
+}
+
+fn check_usual(architecture: &Architecture, usual: Option<&UsualMaps>) -> Result<(), BundleError> {
+    let Some(usual) = usual else { return Ok(()) };
+    let [rows, columns] = architecture.map_size();
+    for map in [&usual.student_teacher, &usual.autoencoder_student] {
+        if map.len() != rows * columns || !map.iter().all(|value| value.is_finite()) {
+            let message = format!("what is usual on its maps is not {rows} rows of {columns} numbers");
+            return Err(BundleError::Invalid(message));
+        }
+    }
+    Ok(())
 }
 
 fn check_numbers(quantiles: &MapQuantiles, calibration: &Calibration) -> Result<(), BundleError> {

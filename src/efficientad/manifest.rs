@@ -9,8 +9,9 @@ use super::architecture::Architecture;
 use super::maps::MapQuantiles;
 use crate::verdict::{ModelRef, Threshold};
 
-/// The version of the bundle's form that this program writes and reads.
-pub const FORMAT: u32 = 1;
+/// The version of the bundle's form that this program writes; it reads all up to it. Bundles of the first have no
+/// tensor `usual_maps`.
+pub const FORMAT: u32 = 2;
 
 /// A set of pictures that took part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +128,7 @@ pub struct Calibration {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The form of the bundle: [`FORMAT`].
+    /// The form of the bundle, up to [`FORMAT`].
     pub format: u32,
     /// The networks' shape.
     pub architecture: Architecture,

@@ -1,7 +1,8 @@
-//! Anomaly maps: from features to a score (paper §3.4).
+//! Anomaly maps: from features to raw maps, their quantiles, and a combined map at the picture's size (paper §3.4).
 //!
 //! Raw maps are 56×56 at 256×256. Quantiles and normalisation act on raw maps; only then is the combined map padded
 //! and resized. The functions on slices serve every engine; those on tensors serve the reference and calibration.
+//! Not here: how maps are combined (`normalisation`).
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -77,23 +78,6 @@ impl MapQuantiles {
             student_teacher: QuantilePair { a: sa, b: sb },
             autoencoder_student: QuantilePair { a: aa, b: ab },
         }
-    }
-
-    /// Half the sum of both normalised maps, value by value, into `combined`; all three of one length.
-    pub fn combine_into(self, student_teacher: &[f32], autoencoder_student: &[f32], combined: &mut [f32]) {
-        let (s, s0) = self.student_teacher.scale_and_offset();
-        let (a, a0) = self.autoencoder_student.scale_and_offset();
-        let (s, a, constant) = (0.5 * s, 0.5 * a, 0.5 * (s0 + a0));
-        for ((out, st), ae) in combined.iter_mut().zip(student_teacher).zip(autoencoder_student) {
-            *out = s * st + (a * ae + constant);
-        }
-    }
-
-    /// Half the sum of both normalised maps, value by value.
-    pub fn combine(self, student_teacher: &[f32], autoencoder_student: &[f32]) -> Vec<f32> {
-        let mut combined = vec![0.0; student_teacher.len().min(autoencoder_student.len())];
-        self.combine_into(student_teacher, autoencoder_student, &mut combined);
-        combined
     }
 }
 

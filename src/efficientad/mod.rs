@@ -12,6 +12,7 @@ pub mod input;
 pub mod manifest;
 pub mod maps;
 pub mod networks;
+pub mod normalisation;
 pub mod ops;
 pub mod pdn;
 pub mod statistics;
@@ -27,5 +28,6 @@ pub use manifest::{
 };
 pub use maps::MapQuantiles;
 pub use networks::Networks;
+pub use normalisation::{Combination, Normalisation, UsualMaps};
 pub use pdn::Pdn;
 pub use weights::{Weight, Weights, WeightsError};

@@ -297,9 +297,10 @@ mod tests {
     /// The same networks with another threshold.
     fn model(threshold: f32) -> CalibratedModel {
         let model = detector::untrained::model(&Architecture::new(PdnSize::Tiny, SIZE).unwrap(), 3);
-        let (quantiles, mut calibration) = (model.quantiles(), model.manifest().calibration.clone());
+        let (normalisation, mut calibration) =
+            (model.normalisation().clone(), model.manifest().calibration.clone());
         calibration.threshold = Threshold(threshold);
-        model.into_trained().calibrate(quantiles, calibration).unwrap()
+        model.into_trained().calibrate(normalisation, calibration).unwrap()
     }
 
     /// As without `normals`, where all that is held out are alarms of the active version.
@@ -308,7 +309,7 @@ mod tests {
         let (stand, inference) = (Stand::new(), detector::Options::default());
         let terms = stand.terms(&inference);
         let mut judge = Judge::open(&model(0.0), &terms).unwrap();
-        let parts = (0..3).map(|seed| detector::untrained::picture(SIZE, seed));
+        let parts = (3..6).map(|seed| detector::untrained::picture(SIZE, seed));
         let mut parts: Vec<(f32, Picture)> = parts.map(|part| (judge.score(&part).unwrap(), part)).collect();
         parts.sort_by(|a, b| a.0.total_cmp(&b.0));
         let [(quiet, frame), _, (loud, alarm)] = parts.as_slice() else { panic!("there are three") };

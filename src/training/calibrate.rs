@@ -1,4 +1,5 @@
-//! From a trained model to one that can judge: map quantiles and threshold, from held-out normal pictures alone.
+//! From a trained model to one that can judge: what is usual on its maps, from pictures that it learnt, and the maps' quantiles
+//! and the threshold, from held-out normal pictures alone.
 //!
 //! Not here: which pictures are held out (`dataset`), how a threshold follows from scores (`threshold`).
 
@@ -12,7 +13,8 @@ use super::pictures::see;
 use super::threshold::{self, ThresholdError};
 use crate::efficientad::maps::{self, QuantilePair};
 use crate::efficientad::{
-    Architecture, CalibratedModel, Calibration, Look, MapQuantiles, Networks, Spread, TrainedModel, input,
+    Architecture, CalibratedModel, Calibration, Combination, Look, MapQuantiles, Networks, Normalisation,
+    Spread, TrainedModel, UsualMaps, input,
 };
 use crate::frame::Size;
 use crate::imaging::{self, Appearance, Grid, Mask, Resizer, Seen, Sight};
@@ -26,10 +28,43 @@ struct RawMaps {
     appearance: Appearance,
 }
 
-/// Calibrates `model` on `held_out` normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5);
-/// `tell` hears how many are done, and may end it. What a mask hides counts neither for the quantiles nor for the scores.
+/// As many of the pictures that a model learnt tell what is usual on its maps; more would not tell it better.
+const TELL_WHAT_IS_USUAL: usize = 64;
+
+/// Those of `learnt`, evenly among them, that tell what is usual.
+pub fn representative(learnt: &[PathBuf]) -> Vec<PathBuf> {
+    learnt.iter().step_by(learnt.len().div_ceil(TELL_WHAT_IS_USUAL).max(1)).cloned().collect()
+}
+
+/// What is usual on the maps of `model`, from pictures that it learnt, seen as their line sees them; none without any. `tell`
+/// hears how many are done, and may end it.
+pub fn usual(
+    model: &TrainedModel,
+    (learnt, sight): (&[PathBuf], &mut Sight),
+    device: &Device,
+    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
+) -> Result<Option<UsualMaps>, TrainingError> {
+    let networks = model.networks(device)?;
+    let [rows, columns] = model.architecture().map_size();
+    let mut sums = [(); 2].map(|()| vec![0f64; rows * columns]);
+    let mut resizer = Resizer::new();
+    for (index, path) in learnt.iter().enumerate() {
+        tell(index)?;
+        let maps = raw_maps(&networks, see(sight, path)?, model.architecture().input, &mut resizer, device)?;
+        for (sums, map) in sums.iter_mut().zip([&maps.student_teacher, &maps.autoencoder_student]) {
+            sums.iter_mut().zip(map).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+    }
+    let [student_teacher, autoencoder_student] =
+        sums.map(|sums| sums.into_iter().map(|sum| (sum / learnt.len() as f64) as f32).collect());
+    Ok((!learnt.is_empty()).then_some(UsualMaps { student_teacher, autoencoder_student }))
+}
+
+/// Calibrates `model`, of whose maps it is known what is `usual`, on `held_out` normal pictures, seen as their line sees them,
+/// for a false-positive `rate` (0–0.5); `tell` hears how many are done, and may end it. What a mask hides counts neither for
+/// the quantiles nor for the scores.
 pub fn calibrate(
-    model: TrainedModel,
+    (model, usual): (TrainedModel, Option<UsualMaps>),
     (held_out, sight): (&[PathBuf], &mut Sight),
     rate: f64,
     device: &Device,
@@ -49,14 +84,21 @@ pub fn calibrate(
     }
     tell(held_out.len())?;
     let grid = grid(model.architecture());
+    if let Some(usual) = &usual {
+        for maps in &mut all {
+            usual.take_off(&mut maps.student_teacher, &mut maps.autoencoder_student);
+        }
+    }
     let quantiles = quantiles(&all, grid).ok_or(ThresholdError::NoScores)?;
+    let normalisation = Normalisation { quantiles, usual };
+    let by = normalisation.of_what_is_unusual(grid.rows * grid.columns);
     let scores = all
         .iter()
         .zip(held_out)
-        .map(|(maps, path)| score(maps, quantiles, grid).ok_or_else(|| TrainingError::Hidden(path.clone())));
+        .map(|(maps, path)| score(maps, &by, grid).ok_or_else(|| TrainingError::Hidden(path.clone())));
     let scores = scores.collect::<Result<Vec<f32>, _>>()?;
     let calibration = Calibration { look: look(&all), ..threshold::find(&scores, rate)? };
-    Ok(model.calibrate(quantiles, calibration)?)
+    Ok(model.calibrate(normalisation, calibration)?)
 }
 
 fn raw_maps(
@@ -126,8 +168,8 @@ fn look(all: &[RawMaps]) -> Option<Look> {
 
 /// As the detector scores: the maximum of the combined map at the picture's own size, over what is visible; none where
 /// nothing is.
-fn score(maps: &RawMaps, quantiles: MapQuantiles, grid: Grid) -> Option<f32> {
-    let mut combined = quantiles.combine(&maps.student_teacher, &maps.autoencoder_student);
+fn score(maps: &RawMaps, by: &Combination, grid: Grid) -> Option<f32> {
+    let mut combined = by.of(&maps.student_teacher, &maps.autoencoder_student);
     let silence = match &maps.mask {
         Some(mask) => Some((mask, mask.silence_cells(&mut combined, grid)?)),
         None => None,
@@ -143,7 +185,7 @@ fn score(maps: &RawMaps, quantiles: MapQuantiles, grid: Grid) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detector::untrained;
+    use crate::detector::{Inspector, Reference, untrained};
     use crate::efficientad::PdnSize;
 
     #[test]
@@ -160,8 +202,36 @@ mod tests {
             if done == 1 { Err(TrainingError::Stopped { step: 7 }) } else { Ok(()) }
         };
         let model = untrained::model(&tiny, 0).into_trained();
-        let ended = calibrate(model, (&paths, &mut Sight::default()), 0.01, &Device::Cpu, &mut tell);
+        let ended = calibrate((model, None), (&paths, &mut Sight::default()), 0.01, &Device::Cpu, &mut tell);
         assert!(matches!(ended, Err(TrainingError::Stopped { step: 7 })));
         assert_eq!(heard, 2);
+    }
+
+    #[test]
+    fn held_out_pictures_score_as_the_next_part_will() {
+        let input = Size::new(256, 256);
+        let tiny = Architecture::new(PdnSize::Tiny, input).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pictures: Vec<_> = (0..5).map(|seed| untrained::picture(input, seed)).collect();
+        let lay = |(n, picture): (usize, &crate::frame::Picture)| {
+            let path = folder.path().join(format!("{n}.png"));
+            std::fs::write(&path, imaging::png(picture)).unwrap();
+            path
+        };
+        let paths: Vec<PathBuf> = pictures.iter().enumerate().map(lay).collect();
+        let (learnt, held_out) = paths.split_at(2);
+        let (model, mut sight) = (untrained::model(&tiny, 0).into_trained(), Sight::default());
+        let usual = usual(&model, (learnt, &mut sight), &Device::Cpu, &mut |_| Ok(())).unwrap();
+        assert!(usual.is_some());
+        let model = (model, usual);
+        let model = calibrate(model, (held_out, &mut sight), 0.01, &Device::Cpu, &mut |_| Ok(())).unwrap();
+        let mut engine = Reference::new(&model, Device::Cpu, "cpu".into()).unwrap();
+        let score = |picture| {
+            let map = engine.infer(&[picture]).unwrap().remove(0);
+            maps::full_size(&map.values, 56, 56, input).into_iter().reduce(f32::max).unwrap()
+        };
+        let highest = pictures[2..].iter().map(score).reduce(f32::max).unwrap();
+        let found = model.manifest().calibration.held_out.max;
+        assert!((highest - found).abs() < 1e-4 * found.abs(), "{highest} {found}");
     }
 }

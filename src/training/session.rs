@@ -12,7 +12,7 @@ use candle_core::Device;
 use rand::RngCore;
 
 use super::augment::{self, Jitter};
-use super::calibrate::{calibrate, grid};
+use super::calibrate::{calibrate, grid, representative, usual};
 use super::checkpoint::{self, CheckpointError, Plan};
 use super::dataset::{Normals, picture_set};
 use super::error::TrainingError;
@@ -137,16 +137,19 @@ pub fn train(
     weights.insert_all("teacher.", &inputs.teacher.weights);
     drop(session);
     let model = TrainedModel::new(architecture, weights, record)?;
-    let held_out = &inputs.normals.held_out;
-    let of = held_out.len();
+    let (learnt, held_out) = (representative(&inputs.normals.training), &inputs.normals.held_out);
+    let of = learnt.len() + held_out.len();
     let (stop, step) = (watch.stop.clone(), plan.steps);
     // The checkpoint of the last step is there.
     let mut tell = |done| {
         (watch.tell)(Event::Calibrating { done, of });
         if stop.requested() { Err(TrainingError::Stopped { step }) } else { Ok(()) }
     };
-    let seen = (held_out.as_slice(), &mut inputs.sight.clone());
-    calibrate(model, seen, options.false_positive_rate, device, &mut tell)
+    let mut sight = inputs.sight.clone();
+    let usual = usual(&model, (&learnt, &mut sight), device, &mut tell)?;
+    let mut tell_of_held_out = |done| tell(learnt.len() + done);
+    let seen = (held_out.as_slice(), &mut sight);
+    calibrate((model, usual), seen, options.false_positive_rate, device, &mut tell_of_held_out)
 }
 
 /// The weights that training begins with.

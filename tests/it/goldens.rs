@@ -11,7 +11,8 @@ use inspectord::efficientad::architecture::TensorShape;
 use inspectord::efficientad::maps::{self, QuantilePair};
 use inspectord::efficientad::statistics::channel_statistics;
 use inspectord::efficientad::{
-    Architecture, Autoencoder, MapQuantiles, Networks, Pdn, PdnSize, Weight, Weights, initialise, input,
+    Architecture, Autoencoder, MapQuantiles, Networks, Normalisation, Pdn, PdnSize, Weight, Weights,
+    initialise, input,
 };
 use inspectord::frame::{Picture, Size};
 use inspectord::training::adam::Adam;
@@ -147,7 +148,8 @@ pub(crate) fn check_inspection(golden: &Golden) {
     };
     golden.check("quantiles", &quantiles.to_array(), 1e-4);
 
-    let combined = quantiles.combine(&st, &ae);
+    let normalisation = Normalisation { quantiles, usual: None };
+    let combined = normalisation.combination(st.len()).of(&st, &ae);
     golden.check("map.combined", &combined, 1e-4);
     let [rows, columns] = golden.architecture.map_size();
     let full = maps::full_size(&combined, rows, columns, Size::new(420, 300));

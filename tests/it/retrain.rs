@@ -209,7 +209,7 @@ fn assert_makes_way(pid: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_light_is_learnt_from_false_alarms_although_everything_is_killed_in_the_middle() {
     let floor =
-        Box::new("new_samples = 8\nsteps = 40\ncheckpoint_seconds = 0\nthreads = 2\nidle = false").await;
+        Box::new("new_samples = 8\nsteps = 120\ncheckpoint_seconds = 0\nthreads = 2\nidle = false").await;
     for (name, picture) in parts("old", 100..140, |n| normal_part(LINE, n, SIZE)) {
         drop_in(&floor.path("normals"), &name, &picture);
     }

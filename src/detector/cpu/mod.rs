@@ -31,7 +31,7 @@ use self::plan::Plan;
 use self::pool::Pool;
 pub(crate) use self::simd::Isa;
 use super::{AnomalyMap, Inspector, InspectorError, check_inputs};
-use crate::efficientad::{CalibratedModel, MapQuantiles};
+use crate::efficientad::{CalibratedModel, Combination};
 use crate::frame::{Picture, Size};
 
 /// A model laid out for the processor.
@@ -39,7 +39,7 @@ pub struct Cpu {
     network: Network,
     pool: Arc<Pool>,
     isa: Isa,
-    quantiles: MapQuantiles,
+    combination: Combination,
     input: Size,
     map: Size,
     raw: [Vec<f32>; 2],
@@ -57,7 +57,8 @@ impl Cpu {
         let [rows, columns] = model.architecture().map_size();
         let map = Size::new(columns as u32, rows as u32);
         let raw = [(); 2].map(|()| vec![0.0; rows * columns]);
-        Self { network, pool, isa, quantiles: model.quantiles(), input: model.architecture().input, map, raw }
+        let (combination, input) = (model.combination(), model.architecture().input);
+        Self { network, pool, isa, combination, input, map, raw }
     }
 
     /// The steps of a frame, in order, for measuring.
@@ -85,10 +86,7 @@ impl Inspector for Cpu {
         let map = |picture: &&Picture| {
             let [student_teacher, autoencoder_student] = &mut self.raw;
             self.network.run(&self.pool, picture, [student_teacher, autoencoder_student]);
-            AnomalyMap {
-                size: self.map,
-                values: self.quantiles.combine(student_teacher, autoencoder_student),
-            }
+            AnomalyMap { size: self.map, values: self.combination.of(student_teacher, autoencoder_student) }
         };
         Ok(pictures.iter().map(map).collect())
     }

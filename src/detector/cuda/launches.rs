@@ -6,8 +6,8 @@ use super::driver::Address;
 use super::network::{self, Plan, Reads, Step, Then, chunks};
 use super::parameters as p;
 use super::tiles::{TILES, Tile};
+use crate::efficientad::Architecture;
 use crate::efficientad::input::{MEAN, STD};
-use crate::efficientad::{Architecture, MapQuantiles};
 
 const THREADS: u32 = 128;
 /// Threads of the kernels that go through pictures and maps.
@@ -232,12 +232,9 @@ impl Caller<'_> {
     }
 
     /// The normalised map from the sums of squares.
-    pub(super) fn combine(&self, quantiles: &MapQuantiles) -> (Launch, Parameters) {
+    pub(super) fn combine(&self, scale: [f32; 2], offsets: Address) -> (Launch, Parameters) {
         let tile = self.tile(&self.plan.heads);
         let area = self.plan.heads.size[0] * self.plan.heads.size[1];
-        let (s, s0) = quantiles.student_teacher.scale_and_offset();
-        let (a, a0) = quantiles.autoencoder_student.scale_and_offset();
-        let mean = 0.5 / self.architecture.features as f32;
         let tiles = |i: usize| {
             int(self.plan.packed[self.plan.heads.problems[i].weights].outputs().div_ceil(tile.columns))
         };
@@ -246,8 +243,8 @@ impl Caller<'_> {
         let parameters = p::Combine {
             squares: self.memory.squares,
             tiles: [tiles(0), tiles(1)],
-            scale: [s * mean, a * mean],
-            offset: 0.5 * (s0 + a0),
+            scale,
+            offsets,
             map: self.memory.map,
             scores: self.memory.scores,
             batch: int(self.batch),

@@ -24,7 +24,7 @@ use self::launches::Caller;
 use self::network::Plan;
 use self::slot::{Enlarged, Found, Slot};
 use super::{AnomalyMap, Enlargement, Inspector, InspectorError, check_inputs};
-use crate::efficientad::{Architecture, CalibratedModel, MapQuantiles};
+use crate::efficientad::{Architecture, CalibratedModel};
 use crate::frame::{Picture, Size};
 
 /// The kernels for all generations of cards, where this build has them.
@@ -70,7 +70,9 @@ pub fn driver_release() -> Option<String> {
 struct Model {
     plan: Plan,
     architecture: Architecture,
-    quantiles: MapQuantiles,
+    /// What the sums of squares of each map are multiplied by, and what is added to each cell.
+    scale: [f32; 2],
+    offsets: Buffer,
     weights: Vec<[Buffer; 2]>,
 }
 
@@ -156,7 +158,11 @@ impl Cuda {
         let fitting = card.info.memory / MEMORY_SHARE / (plan.bytes() as u64).max(1);
         let most_pictures = usize::try_from(fitting).unwrap_or(MOST_PICTURES).clamp(1, MOST_PICTURES);
         let map = Size::new(columns as u32, rows as u32);
-        let model = Model { plan, architecture, quantiles: model.quantiles(), weights };
+        let combination = model.combination();
+        let scale = combination.scale.map(|scale| scale / architecture.features as f32);
+        let offsets: Vec<u8> = combination.offsets.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
+        let offsets = stream.place(&offsets)?;
+        let model = Model { plan, architecture, scale, offsets, weights };
         Ok(Self { slots, model, card, map, most_pictures })
     }
 

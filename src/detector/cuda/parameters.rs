@@ -100,7 +100,7 @@ pub(super) struct Combine {
     pub(super) squares: [Address; 2],
     pub(super) tiles: [i32; 2],
     pub(super) scale: [f32; 2],
-    pub(super) offset: f32,
+    pub(super) offsets: Address,
     pub(super) map: Address,
     pub(super) scores: Address,
     pub(super) batch: i32,

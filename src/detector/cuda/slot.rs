@@ -167,7 +167,7 @@ impl Slot {
             }
             main.wait_for(side)?;
             call(main, caller.convolution(&model.plan.heads))?;
-            call(main, caller.combine(&model.quantiles))?;
+            call(main, caller.combine(model.scale, model.offsets.address))?;
             main.download(&mut room.results, &room.map, batch * model.area() * F32)?;
             let (Some(size), Some(large)) = (enlarged, large.as_mut()) else { return Ok(()) };
             let sides = [size.height as usize, size.width as usize];

@@ -7,10 +7,13 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
-use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE, TrainedModel, check_numbers};
+use super::{
+    BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE, TrainedModel, check_numbers, check_usual,
+};
 use crate::efficientad::architecture::Architecture;
 use crate::efficientad::manifest::{FORMAT, Manifest};
 use crate::efficientad::maps::MapQuantiles;
+use crate::efficientad::normalisation::{Normalisation, UsualMaps};
 use crate::efficientad::weights::{Weight, Weights, WeightsError};
 
 /// PDN-M in f32 takes 150 MB; room for twice its widths.
@@ -77,9 +80,17 @@ pub(super) fn parse(folder: &Path, manifest: &[u8], file: Vec<u8>) -> Result<Cal
     let quantiles =
         weights.remove("quantiles").ok_or_else(|| unfit(WeightsError::Missing("quantiles".into())))?;
     check_quantiles(folder, &manifest, &quantiles)?;
+    let usual = weights.remove("usual_maps").map(|tensor| usual_maps(&tensor));
+    check_usual(&manifest.architecture, usual.as_ref())?;
+    let normalisation = Normalisation { quantiles: manifest.quantiles, usual };
     let trained = TrainedModel::new(manifest.architecture.clone(), weights, manifest.training.clone())
         .map_err(unfit)?;
-    Ok(CalibratedModel { trained, manifest, file: file.into() })
+    Ok(CalibratedModel { trained, normalisation, manifest, file: file.into() })
+}
+
+fn usual_maps(tensor: &Weight) -> UsualMaps {
+    let (student_teacher, autoencoder_student) = tensor.values.split_at(tensor.values.len() / 2);
+    UsualMaps { student_teacher: student_teacher.to_vec(), autoencoder_student: autoencoder_student.to_vec() }
 }
 
 fn parse_manifest(folder: &Path, path: &Path, bytes: &[u8]) -> Result<Manifest, BundleError> {
@@ -88,7 +99,7 @@ fn parse_manifest(folder: &Path, path: &Path, bytes: &[u8]) -> Result<Manifest, 
     // Another format may lack or add any field, so its number is looked at before the rest.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(broken)?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(got) if got != u64::from(FORMAT) => {
+        Some(got) if !(1..=u64::from(FORMAT)).contains(&got) => {
             Err(BundleError::Format { path: folder.to_owned(), expected: FORMAT, got })
         }
         _ => serde_json::from_value(value).map_err(broken),
@@ -147,4 +158,44 @@ fn read_bounded(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, 
         return Err(too_large(bytes.len() as u64));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::untrained;
+    use crate::efficientad::PdnSize;
+    use crate::frame::Size;
+
+    fn model() -> CalibratedModel {
+        untrained::model(&Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap(), 0)
+    }
+
+    #[test]
+    fn what_is_usual_is_read_as_it_was_written_and_a_bundle_of_the_first_form_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, path) = (model(), folder.path().join("model"));
+        model.save(&path).unwrap();
+        let read = CalibratedModel::load(&path).unwrap();
+        assert!(read.normalisation().usual.is_some());
+        assert_eq!(read.normalisation(), model.normalisation());
+
+        let normalisation = Normalisation { usual: None, ..model.normalisation().clone() };
+        let calibration = model.manifest().calibration.clone();
+        let old = model.into_trained().calibrate(normalisation, calibration).unwrap();
+        let manifest = serde_json::to_string(old.manifest()).unwrap();
+        let manifest = manifest.replacen(&format!("\"format\":{FORMAT}"), "\"format\":1", 1);
+        let read = CalibratedModel::from_bytes(&path, manifest.as_bytes(), &old.file).unwrap();
+        assert_eq!((read.manifest().format, &read.normalisation().usual), (1, &None));
+    }
+
+    #[test]
+    fn what_is_usual_on_other_maps_is_refused() {
+        let model = model();
+        let mut normalisation = model.normalisation().clone();
+        normalisation.usual.as_mut().unwrap().student_teacher.pop();
+        let calibration = model.manifest().calibration.clone();
+        let refused = model.into_trained().calibrate(normalisation, calibration).unwrap_err().to_string();
+        assert!(refused.contains("56 rows of 56"), "{refused}");
+    }
 }

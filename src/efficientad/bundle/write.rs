@@ -10,19 +10,23 @@ use rustix::io::Errno;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
-use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE};
-use crate::efficientad::maps::MapQuantiles;
-use crate::efficientad::weights::Weights;
+use super::{BundleError, CalibratedModel, MANIFEST_FILE, TENSORS_FILE, TrainedModel};
+use crate::efficientad::normalisation::Normalisation;
 
 /// What a temporary folder's name ends in: a bundle that is being written, and one that is being replaced.
 const NEW: &str = "new";
 const OLD: &str = "old";
 
-pub(super) fn tensors_file(weights: &Weights, quantiles: MapQuantiles) -> Result<Vec<u8>, BundleError> {
+pub(super) fn tensors_file(model: &TrainedModel, by: &Normalisation) -> Result<Vec<u8>, BundleError> {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let mut data: BTreeMap<&str, (Vec<usize>, Vec<u8>)> =
-        weights.iter().map(|(name, w)| (name, (w.dims.clone(), bytes(&w.values)))).collect();
-    data.insert("quantiles", (vec![4], bytes(&quantiles.to_array())));
+        model.weights.iter().map(|(name, w)| (name, (w.dims.clone(), bytes(&w.values)))).collect();
+    data.insert("quantiles", (vec![4], bytes(&by.quantiles.to_array())));
+    if let Some(usual) = &by.usual {
+        let [rows, columns] = model.architecture.map_size();
+        let both = [&usual.student_teacher[..], &usual.autoencoder_student].concat();
+        data.insert("usual_maps", (vec![2, rows, columns], bytes(&both)));
+    }
     let unusable = |e: safetensors::SafeTensorError| BundleError::Invalid(e.to_string());
     let views = data
         .iter()

@@ -79,7 +79,9 @@ struct Combine {
     // [tiles][positions] of each map, positions being those of the whole batch.
     const float *squares[2];
     int tiles[2];
-    float scale[2], offset;
+    float scale[2];
+    // [area]
+    const float *offsets;
     // [batch, area]; scores [batch], as `ordered` has them, set to the lowest.
     float *map;
     u32 *scores;
@@ -90,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(256) combine(const __grid_constant_
     const int i = blockIdx.x * 256 + threadIdx.x, positions = c.batch * c.area;
     if (i < c.batch) c.scores[i] = 0;
     if (i >= positions) return;
-    float value = c.offset;
+    float value = c.offsets[i % c.area];
     for (int map = 0; map < 2; map++) {
         float total = 0.0f;
         for (int tile = 0; tile < c.tiles[map]; tile++) total += c.squares[map][(long long)tile * positions + i];
