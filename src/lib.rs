@@ -21,6 +21,8 @@ pub mod shutdown;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod training;
 pub mod verdict;
 pub mod web;

@@ -1,8 +1,7 @@
 //! `inspectord calibrate`: renews a model's quantiles and threshold without training it.
 //!
 //! Out: the same bundle with new quantiles and another threshold in its place; what is usual on its maps stays what training
-//! found. Its version follows from its tensors and
-//! quantiles, so that another threshold alone leaves it as it is.
+//! found. Its version follows from its tensors and quantiles, so that another threshold alone leaves it as it is.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use super::report::UsageError;
 use super::{device, train};
 use crate::detector::options::Device;
 use crate::efficientad::CalibratedModel;
-use crate::training::calibrate::calibrate;
+use crate::training::calibrate::{Usual, calibrate};
 use crate::training::dataset::HeldOutPictures;
 use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 
@@ -82,7 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(())
     };
     let seen = (held_out.paths.as_slice(), &mut sight);
-    let usual = model.normalisation().usual.clone();
+    let usual = Usual::Known(model.normalisation().usual);
     let model = (model.into_trained(), usual);
     let calibrated = calibrate(model, seen, args.false_positive_rate, &device, &mut tell);
     progress.end();
@@ -131,7 +130,7 @@ mod tests {
         let version = model.model_ref().version;
         let calibrated = |add: f32, threshold: f32| {
             let (mut normalisation, mut calibration) =
-                (model.normalisation().clone(), model.manifest().calibration.clone());
+                (model.normalisation(), model.manifest().calibration.clone());
             normalisation.quantiles.student_teacher.b += add;
             calibration.threshold = Threshold(threshold);
             model.clone().into_trained().calibrate(normalisation, calibration).unwrap().model_ref().version

@@ -177,7 +177,7 @@ impl TrainedModel {
 #[derive(Debug, Clone)]
 pub struct CalibratedModel {
     trained: TrainedModel,
-    normalisation: Normalisation,
+    usual: Option<UsualMaps>,
     manifest: Manifest,
     /// The tensors' file, byte for byte: its digest is the model's version.
     file: std::sync::Arc<[u8]>,
@@ -236,7 +236,7 @@ impl CalibratedModel {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             tensors_sha256: sha256(&file),
         };
-        Ok(Self { trained, normalisation, manifest, file: file.into() })
+        Ok(Self { trained, usual: normalisation.usual, manifest, file: file.into() })
     }
 
     /// The networks' shape.
@@ -258,14 +258,14 @@ impl CalibratedModel {
     }
 
     /// What the raw maps are combined by.
-    pub fn normalisation(&self) -> &Normalisation {
-        &self.normalisation
+    pub fn normalisation(&self) -> Normalisation {
+        Normalisation { quantiles: self.manifest.quantiles, usual: self.usual.clone() }
     }
 
     /// The same as an engine takes it.
     pub fn combination(&self) -> Combination {
         let [rows, columns] = self.architecture().map_size();
-        self.normalisation.combination(rows * columns)
+        self.normalisation().combination(rows * columns)
     }
 
     /// The threshold that calibration found.
@@ -302,7 +302,8 @@ fn check_usual(architecture: &Architecture, usual: Option<&UsualMaps>) -> Result
     let [rows, columns] = architecture.map_size();
     for map in [&usual.student_teacher, &usual.autoencoder_student] {
         if map.len() != rows * columns || !map.iter().all(|value| value.is_finite()) {
-            let message = format!("what is usual on its maps is not {rows} rows of {columns} numbers");
+            let message =
+                format!("what is usual on its maps is not {rows} rows of {columns} numbers: train it again");
             return Err(BundleError::Invalid(message));
         }
     }

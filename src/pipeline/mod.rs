@@ -380,18 +380,3 @@ impl Pipeline {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) mod testing {
-    use std::time::{Duration, Instant};
-
-    pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-    pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !condition() {
-            assert!(begun.elapsed() < PATIENCE, "{what}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}

@@ -349,7 +349,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{PixelFormat, Samples, Size};
-    use crate::pipeline::testing::{PATIENCE, wait_for};
+    use crate::testing::{PATIENCE, wait_for};
 
     #[test]
     fn a_stage_that_waits_for_dispatch_has_not_hung() {

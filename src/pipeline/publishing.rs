@@ -261,8 +261,8 @@ fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::testing::wait_for;
     use crate::store::{RecordRequest, Store};
+    use crate::testing::wait_for;
     use crate::verdict::tests::judgement;
 
     #[test]

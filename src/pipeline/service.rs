@@ -284,7 +284,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::testing::wait_for;
+    use crate::testing::wait_for;
 
     #[test]
     fn a_part_of_the_store_that_ends_by_a_fault_stops_progress() {

@@ -146,7 +146,7 @@ impl Drop for Retraining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::testing::wait_for;
+    use crate::testing::wait_for;
 
     /// The last line stays in the pipe until the first 5,000 were taken, long after the process is gone.
     #[test]

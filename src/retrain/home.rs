@@ -158,7 +158,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::testing::wait_for;
+    use crate::testing::wait_for;
 
     #[test]
     fn one_retraining_at_a_time() {

@@ -12,6 +12,7 @@ use super::files;
 use crate::efficientad::sha256;
 use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer, png};
+use crate::training::dataset::evenly;
 
 /// Pictures that are made at most, and looked at to know a light.
 const MOST: usize = 400;
@@ -105,8 +106,7 @@ fn groups<'a>(
 
 /// All of few, and of many some that lie evenly among them, with their indices.
 pub(super) fn spread(paths: &[PathBuf]) -> Vec<(usize, &PathBuf)> {
-    let step = paths.len().div_ceil(MOST).max(1);
-    paths.iter().enumerate().step_by(step).collect()
+    evenly(paths, MOST).collect()
 }
 
 /// Mean and standard deviation of each colour over many pictures.

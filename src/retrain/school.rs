@@ -295,7 +295,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::pipeline::testing::wait_for;
+    use crate::testing::wait_for;
 
     /// A school of one camera whose retrainings say `says` and end.
     struct Class {

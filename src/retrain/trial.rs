@@ -297,8 +297,7 @@ mod tests {
     /// The same networks with another threshold.
     fn model(threshold: f32) -> CalibratedModel {
         let model = detector::untrained::model(&Architecture::new(PdnSize::Tiny, SIZE).unwrap(), 3);
-        let (normalisation, mut calibration) =
-            (model.normalisation().clone(), model.manifest().calibration.clone());
+        let (normalisation, mut calibration) = (model.normalisation(), model.manifest().calibration.clone());
         calibration.threshold = Threshold(threshold);
         model.into_trained().calibrate(normalisation, calibration).unwrap()
     }

@@ -185,7 +185,7 @@ pub(crate) fn holder(path: &Path) -> Option<Holder> {
 mod tests {
     use super::super::tests::options;
     use super::*;
-    use crate::pipeline::testing::wait_for;
+    use crate::testing::wait_for;
 
     #[test]
     fn a_thread_that_ends_unasked_is_named() {

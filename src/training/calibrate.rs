@@ -1,4 +1,4 @@
-//! From a trained model to one that can judge: what is usual on its maps, from pictures that it learnt, and the maps' quantiles
+//! From a trained model to one that can judge: what is usual on its maps, from pictures that it learnt; the maps' quantiles
 //! and the threshold, from held-out normal pictures alone.
 //!
 //! Not here: which pictures are held out (`dataset`), how a threshold follows from scores (`threshold`).
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
+use super::dataset::evenly;
 use super::error::TrainingError;
 use super::pictures::see;
 use super::threshold::{self, ThresholdError};
@@ -31,40 +32,34 @@ struct RawMaps {
 /// As many of the pictures that a model learnt tell what is usual on its maps; more would not tell it better.
 const TELL_WHAT_IS_USUAL: usize = 64;
 
-/// Those of `learnt`, evenly among them, that tell what is usual.
-pub fn representative(learnt: &[PathBuf]) -> Vec<PathBuf> {
-    learnt.iter().step_by(learnt.len().div_ceil(TELL_WHAT_IS_USUAL).max(1)).cloned().collect()
+/// Where it stands what is usual on a model's maps.
+pub enum Usual {
+    /// On the maps of these pictures, which the model learnt, seen as their line sees them; nothing is, without any.
+    Of(Vec<PathBuf>),
+    /// It was found before, or nobody knows.
+    Known(Option<UsualMaps>),
 }
 
-/// What is usual on the maps of `model`, from pictures that it learnt, seen as their line sees them; none without any. `tell`
-/// hears how many are done, and may end it.
-pub fn usual(
-    model: &TrainedModel,
-    (learnt, sight): (&[PathBuf], &mut Sight),
-    device: &Device,
-    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
-) -> Result<Option<UsualMaps>, TrainingError> {
-    let networks = model.networks(device)?;
-    let [rows, columns] = model.architecture().map_size();
-    let mut sums = [(); 2].map(|()| vec![0f64; rows * columns]);
-    let mut resizer = Resizer::new();
-    for (index, path) in learnt.iter().enumerate() {
-        tell(index)?;
-        let maps = raw_maps(&networks, see(sight, path)?, model.architecture().input, &mut resizer, device)?;
-        for (sums, map) in sums.iter_mut().zip([&maps.student_teacher, &maps.autoencoder_student]) {
-            sums.iter_mut().zip(map).for_each(|(sum, value)| *sum += f64::from(*value));
+impl Usual {
+    /// What those of `learnt` tell that lie evenly among them.
+    pub fn of_some(learnt: &[PathBuf]) -> Self {
+        Self::Of(evenly(learnt, TELL_WHAT_IS_USUAL).map(|(_, path)| path.clone()).collect())
+    }
+
+    /// How many pictures are looked at for it.
+    pub fn pictures(&self) -> usize {
+        match self {
+            Self::Of(paths) => paths.len(),
+            Self::Known(_) => 0,
         }
     }
-    let [student_teacher, autoencoder_student] =
-        sums.map(|sums| sums.into_iter().map(|sum| (sum / learnt.len() as f64) as f32).collect());
-    Ok((!learnt.is_empty()).then_some(UsualMaps { student_teacher, autoencoder_student }))
 }
 
-/// Calibrates `model`, of whose maps it is known what is `usual`, on `held_out` normal pictures, seen as their line sees them,
-/// for a false-positive `rate` (0–0.5); `tell` hears how many are done, and may end it. What a mask hides counts neither for
+/// Calibrates `model` on `held_out` normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5); `tell`
+/// hears how many pictures are done, those that tell what is `usual` first, and may end it. What a mask hides counts neither for
 /// the quantiles nor for the scores.
 pub fn calibrate(
-    (model, usual): (TrainedModel, Option<UsualMaps>),
+    (model, usual): (TrainedModel, Usual),
     (held_out, sight): (&[PathBuf], &mut Sight),
     rate: f64,
     device: &Device,
@@ -72,23 +67,26 @@ pub fn calibrate(
 ) -> Result<CalibratedModel, TrainingError> {
     threshold::check_rate(rate)?;
     let networks = model.networks(device)?;
-    let (mut resizer, mut all) = (Resizer::new(), Vec::with_capacity(held_out.len()));
+    let (input, mut resizer) = (model.architecture().input, Resizer::new());
+    let mut look_at = |path: &PathBuf| raw_maps(&networks, see(sight, path)?, input, &mut resizer, device);
+    let (first, grid) = (usual.pictures(), grid(model.architecture()));
+    let usual = match usual {
+        Usual::Known(known) => known,
+        Usual::Of(learnt) => mean(&learnt, grid, &mut look_at, tell)?,
+    };
+    let mut all = Vec::with_capacity(held_out.len());
     for (index, path) in held_out.iter().enumerate() {
-        tell(index)?;
-        let seen = see(sight, path)?;
-        let maps = raw_maps(&networks, seen, model.architecture().input, &mut resizer, device)?;
+        tell(first + index)?;
+        let mut maps = look_at(path)?;
         if !maps.student_teacher.iter().chain(&maps.autoencoder_student).all(|v| v.is_finite()) {
             return Err(TrainingError::NotFinite(path.clone()));
         }
-        all.push(maps);
-    }
-    tell(held_out.len())?;
-    let grid = grid(model.architecture());
-    if let Some(usual) = &usual {
-        for maps in &mut all {
+        if let Some(usual) = &usual {
             usual.take_off(&mut maps.student_teacher, &mut maps.autoencoder_student);
         }
+        all.push(maps);
     }
+    tell(first + held_out.len())?;
     let quantiles = quantiles(&all, grid).ok_or(ThresholdError::NoScores)?;
     let normalisation = Normalisation { quantiles, usual };
     let by = normalisation.of_what_is_unusual(grid.rows * grid.columns);
@@ -99,6 +97,26 @@ pub fn calibrate(
     let scores = scores.collect::<Result<Vec<f32>, _>>()?;
     let calibration = Calibration { look: look(&all), ..threshold::find(&scores, rate)? };
     Ok(model.calibrate(normalisation, calibration)?)
+}
+
+/// The mean of the raw maps of some pictures, cell by cell; none without any.
+fn mean(
+    paths: &[PathBuf],
+    grid: Grid,
+    look_at: &mut dyn FnMut(&PathBuf) -> Result<RawMaps, TrainingError>,
+    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
+) -> Result<Option<UsualMaps>, TrainingError> {
+    let mut sums = [(); 2].map(|()| vec![0f64; grid.rows * grid.columns]);
+    for (index, path) in paths.iter().enumerate() {
+        tell(index)?;
+        let maps = look_at(path)?;
+        for (sums, map) in sums.iter_mut().zip([&maps.student_teacher, &maps.autoencoder_student]) {
+            sums.iter_mut().zip(map).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+    }
+    let [student_teacher, autoencoder_student] =
+        sums.map(|sums| sums.into_iter().map(|sum| (sum / paths.len() as f64) as f32).collect());
+    Ok((!paths.is_empty()).then_some(UsualMaps { student_teacher, autoencoder_student }))
 }
 
 fn raw_maps(
@@ -202,7 +220,13 @@ mod tests {
             if done == 1 { Err(TrainingError::Stopped { step: 7 }) } else { Ok(()) }
         };
         let model = untrained::model(&tiny, 0).into_trained();
-        let ended = calibrate((model, None), (&paths, &mut Sight::default()), 0.01, &Device::Cpu, &mut tell);
+        let ended = calibrate(
+            (model, Usual::Known(None)),
+            (&paths, &mut Sight::default()),
+            0.01,
+            &Device::Cpu,
+            &mut tell,
+        );
         assert!(matches!(ended, Err(TrainingError::Stopped { step: 7 })));
         assert_eq!(heard, 2);
     }
@@ -221,10 +245,9 @@ mod tests {
         let paths: Vec<PathBuf> = pictures.iter().enumerate().map(lay).collect();
         let (learnt, held_out) = paths.split_at(2);
         let (model, mut sight) = (untrained::model(&tiny, 0).into_trained(), Sight::default());
-        let usual = usual(&model, (learnt, &mut sight), &Device::Cpu, &mut |_| Ok(())).unwrap();
-        assert!(usual.is_some());
-        let model = (model, usual);
+        let model = (model, Usual::of_some(learnt));
         let model = calibrate(model, (held_out, &mut sight), 0.01, &Device::Cpu, &mut |_| Ok(())).unwrap();
+        assert!(model.normalisation().usual.is_some());
         let mut engine = Reference::new(&model, Device::Cpu, "cpu".into()).unwrap();
         let score = |picture| {
             let map = engine.infer(&[picture]).unwrap().remove(0);

@@ -60,6 +60,11 @@ pub enum DatasetError {
     },
 }
 
+/// All `paths` where they are no more than `most`, or else that many at most, which lie evenly among them; with their indices.
+pub fn evenly(paths: &[PathBuf], most: usize) -> impl Iterator<Item = (usize, &PathBuf)> {
+    paths.iter().enumerate().step_by(paths.len().div_ceil(most).max(1))
+}
+
 /// Normal pictures, those to learn from and those held out to calibrate with; never one in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normals {

@@ -12,7 +12,7 @@ use candle_core::Device;
 use rand::RngCore;
 
 use super::augment::{self, Jitter};
-use super::calibrate::{calibrate, grid, representative, usual};
+use super::calibrate::{Usual, calibrate, grid};
 use super::checkpoint::{self, CheckpointError, Plan};
 use super::dataset::{Normals, picture_set};
 use super::error::TrainingError;
@@ -137,19 +137,16 @@ pub fn train(
     weights.insert_all("teacher.", &inputs.teacher.weights);
     drop(session);
     let model = TrainedModel::new(architecture, weights, record)?;
-    let (learnt, held_out) = (representative(&inputs.normals.training), &inputs.normals.held_out);
-    let of = learnt.len() + held_out.len();
+    let (usual, held_out) = (Usual::of_some(&inputs.normals.training), &inputs.normals.held_out);
+    let of = usual.pictures() + held_out.len();
     let (stop, step) = (watch.stop.clone(), plan.steps);
     // The checkpoint of the last step is there.
     let mut tell = |done| {
         (watch.tell)(Event::Calibrating { done, of });
         if stop.requested() { Err(TrainingError::Stopped { step }) } else { Ok(()) }
     };
-    let mut sight = inputs.sight.clone();
-    let usual = usual(&model, (&learnt, &mut sight), device, &mut tell)?;
-    let mut tell_of_held_out = |done| tell(learnt.len() + done);
-    let seen = (held_out.as_slice(), &mut sight);
-    calibrate((model, usual), seen, options.false_positive_rate, device, &mut tell_of_held_out)
+    let seen = (held_out.as_slice(), &mut inputs.sight.clone());
+    calibrate((model, usual), seen, options.false_positive_rate, device, &mut tell)
 }
 
 /// The weights that training begins with.

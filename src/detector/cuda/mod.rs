@@ -146,10 +146,10 @@ impl Cuda {
             card.allow_shared(kernel, Caller::first_shared(&plan))?;
         }
         let stream = Stream::new(&card)?;
+        let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_ne_bytes()).collect::<Vec<u8>>();
         let place = |packed: &weights::Packed| {
             let halves: Vec<u8> = packed.weights.iter().flat_map(|h| h.to_ne_bytes()).collect();
-            let bias: Vec<u8> = packed.bias.iter().flat_map(|b| b.to_ne_bytes()).collect();
-            Ok([stream.place(&halves)?, stream.place(&bias)?])
+            Ok([stream.place(&halves)?, stream.place(&floats(&packed.bias))?])
         };
         let weights = plan.packed.iter().map(place).collect::<Result<_, CudaError>>()?;
         let slots = (0..SLOTS).map(|_| Slot::new(&card)).collect::<Result<_, _>>()?;
@@ -160,8 +160,7 @@ impl Cuda {
         let map = Size::new(columns as u32, rows as u32);
         let combination = model.combination();
         let scale = combination.scale.map(|scale| scale / architecture.features as f32);
-        let offsets: Vec<u8> = combination.offsets.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
-        let offsets = stream.place(&offsets)?;
+        let offsets = stream.place(&floats(&combination.offsets))?;
         let model = Model { plan, architecture, scale, offsets, weights };
         Ok(Self { slots, model, card, map, most_pictures })
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::efficientad::architecture::Architecture;
 use crate::efficientad::manifest::{FORMAT, Manifest};
 use crate::efficientad::maps::MapQuantiles;
-use crate::efficientad::normalisation::{Normalisation, UsualMaps};
+use crate::efficientad::normalisation::UsualMaps;
 use crate::efficientad::weights::{Weight, Weights, WeightsError};
 
 /// PDN-M in f32 takes 150 MB; room for twice its widths.
@@ -82,10 +82,9 @@ pub(super) fn parse(folder: &Path, manifest: &[u8], file: Vec<u8>) -> Result<Cal
     check_quantiles(folder, &manifest, &quantiles)?;
     let usual = weights.remove("usual_maps").map(|tensor| usual_maps(&tensor));
     check_usual(&manifest.architecture, usual.as_ref())?;
-    let normalisation = Normalisation { quantiles: manifest.quantiles, usual };
     let trained = TrainedModel::new(manifest.architecture.clone(), weights, manifest.training.clone())
         .map_err(unfit)?;
-    Ok(CalibratedModel { trained, normalisation, manifest, file: file.into() })
+    Ok(CalibratedModel { trained, usual, manifest, file: file.into() })
 }
 
 fn usual_maps(tensor: &Weight) -> UsualMaps {
@@ -164,7 +163,7 @@ fn read_bounded(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, 
 mod tests {
     use super::*;
     use crate::detector::untrained;
-    use crate::efficientad::PdnSize;
+    use crate::efficientad::{Normalisation, PdnSize};
     use crate::frame::Size;
 
     fn model() -> CalibratedModel {
@@ -180,7 +179,7 @@ mod tests {
         assert!(read.normalisation().usual.is_some());
         assert_eq!(read.normalisation(), model.normalisation());
 
-        let normalisation = Normalisation { usual: None, ..model.normalisation().clone() };
+        let normalisation = Normalisation { usual: None, ..model.normalisation() };
         let calibration = model.manifest().calibration.clone();
         let old = model.into_trained().calibrate(normalisation, calibration).unwrap();
         let manifest = serde_json::to_string(old.manifest()).unwrap();
@@ -192,7 +191,7 @@ mod tests {
     #[test]
     fn what_is_usual_on_other_maps_is_refused() {
         let model = model();
-        let mut normalisation = model.normalisation().clone();
+        let mut normalisation = model.normalisation();
         normalisation.usual.as_mut().unwrap().student_teacher.pop();
         let calibration = model.manifest().calibration.clone();
         let refused = model.into_trained().calibrate(normalisation, calibration).unwrap_err().to_string();
