@@ -260,6 +260,8 @@ fn state(snapshot: Snapshot, troubles: &[String]) -> CameraState {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::store::{RecordRequest, Store};
     use crate::testing::wait_for;
@@ -275,12 +277,16 @@ mod tests {
         };
         let (store, _thread) = Store::open(&options, "box").unwrap();
         let (recorded, mut alarms) = early_alarms(store.clone(), true);
+        let told = Arc::new(AtomicU64::new(0));
         for _ in 0..2 * LONG_OUTBOX {
-            let (judgement, recorded) = (judgement("top", 0.9), recorded.clone());
+            let (judgement, recorded, told) = (judgement("top", 0.9), recorded.clone(), told.clone());
             let request = RecordRequest { judgement, evidence: None, ticket: None };
-            store.record_then(request, move |verdict| recorded(verdict.unwrap()));
+            store.record_then(request, move |verdict| {
+                recorded(verdict.unwrap());
+                told.fetch_add(1, Ordering::Release);
+            });
         }
-        wait_for("all are on disk", || store.unpublished() == 2 * LONG_OUTBOX);
+        wait_for("all are on disk and told", || told.load(Ordering::Acquire) == 2 * LONG_OUTBOX);
         let first = loop {
             match alarms.blocking_recv() {
                 Ok(alarm) => break alarm.sequence,
