@@ -14,7 +14,7 @@ use super::report::UsageError;
 use super::{device, train};
 use crate::detector::options::Device;
 use crate::efficientad::CalibratedModel;
-use crate::training::calibrate::{Usual, calibrate};
+use crate::training::calibrate::{Normal, Usual, calibrate, some_of};
 use crate::training::dataset::HeldOutPictures;
 use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 
@@ -26,7 +26,7 @@ Examples:
   inspectord calibrate --model models/bottle --data frames --camera top --config inspectord.toml
 
 The pictures must be normal ones that the model was not trained on. Where --data is the folder that it was trained on,
-those that training held out are taken.")]
+those that training held out are taken, and those that it learnt help to tell how scores spread.")]
 pub struct Args {
     /// The model bundle; it is replaced when the calibration is complete.
     #[arg(long, value_name = "BUNDLE")]
@@ -74,13 +74,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         warn!("these pictures calibrate the model only if it was not trained on them");
     }
     let device = device::open(args.device)?;
+    let learnt = some_of(&held_out.learnt);
+    let pictures = Normal { learnt: &learnt, held_out: &held_out.paths };
     let mut progress = Progress::new(args.json);
-    progress.begin("calibrating", 0, held_out.paths.len() as u64);
+    progress.begin("calibrating", 0, pictures.count() as u64);
     let mut tell = |done: usize| {
         progress.advance(done as u64, "", &Map::new());
         Ok(())
     };
-    let seen = (held_out.paths.as_slice(), &mut sight);
+    let seen = (pictures, &mut sight);
     let usual = Usual::Known(model.normalisation().usual);
     let model = (model.into_trained(), usual);
     let calibrated = calibrate(model, seen, args.false_positive_rate, &device, &mut tell);

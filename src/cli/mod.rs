@@ -27,6 +27,7 @@ mod shipped;
 mod signals;
 pub mod snapshot;
 pub mod train;
+mod words;
 mod yielding;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::common::SettingsArgs;
 use super::report::UsageError;
+use super::words;
 use crate::frame::CameraId;
 use crate::retrain::{Check, Home, Listed, Place, Registry, Standing, Underway};
 use crate::settings::{Camera, Settings};
@@ -212,7 +213,7 @@ fn show(out: &mut impl Write, camera: &Camera, shown: &Listed, json: bool) -> an
     writeln!(out, "made      {}", shown.manifest.created_at)?;
     writeln!(out, "trained   {} steps on {} pictures", training.steps, training.pictures.count)?;
     writeln!(out, "parent    {}", training.parent.as_deref().unwrap_or("none"))?;
-    writeln!(out, "threshold {:.4}", shown.manifest.calibration.threshold.0)?;
+    writeln!(out, "threshold {}", words::threshold(&shown.manifest.calibration))?;
     if let Some(report) = &shown.report {
         let (normal, anomalous) = (report.normal, report.anomalous);
         writeln!(out, "samples   {normal} normal and {anomalous} anomalous, set {}", report.set)?;

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::eyes::Eyes;
 use super::progress::Progress;
 use super::report::UsageError;
-use super::{device, memory, shipped, signals};
+use super::{device, memory, shipped, signals, words};
 use crate::detector::options::Device;
 use crate::efficientad::{Architecture, CalibratedModel, PdnSize, ThresholdMethod};
 use crate::frame::Size;
@@ -96,6 +96,7 @@ struct Done<'a> {
     threshold: f32,
     method: ThresholdMethod,
     held_out: u64,
+    learnt: u64,
     confidence: f64,
 }
 
@@ -232,6 +233,7 @@ pub(super) fn show(progress: &mut Progress, event: &Event) {
 pub(super) fn outcome(model: &CalibratedModel, bundle: &Path, json: bool) -> anyhow::Result<()> {
     let (calibration, reference) = (&model.manifest().calibration, model.model_ref());
     let mut out = io::stdout().lock();
+    let learnt = calibration.learnt.map_or(0, |learnt| learnt.count);
     if json {
         let done = Done {
             event: "done",
@@ -241,26 +243,18 @@ pub(super) fn outcome(model: &CalibratedModel, bundle: &Path, json: bool) -> any
             threshold: calibration.threshold.0,
             method: calibration.method,
             held_out: calibration.count,
+            learnt,
             confidence: calibration.confidence,
         };
         writeln!(out, "{}", serde_json::to_string(&done)?)?;
     } else {
-        let how = match calibration.method {
-            ThresholdMethod::Quantile => "their quantile",
-            ThresholdMethod::FittedTail => "a tail fitted to them, since they are few",
-            ThresholdMethod::Given => "as given",
-        };
         writeln!(
             out,
-            "model {} {} in {}\nthreshold {:.4} for {} of normal parts called anomalous, from {} held-out pictures \
-             ({how}; {:.0} % sure of no more)",
+            "model {} {} in {}\nthreshold {}",
             reference.name,
             reference.version,
             bundle.display(),
-            calibration.threshold.0,
-            percent(calibration.false_positive_rate),
-            calibration.count,
-            100.0 * calibration.confidence,
+            words::threshold(calibration),
         )?;
     }
     if calibration.count < FEW_SCORES as u64 {
@@ -270,17 +264,4 @@ pub(super) fn outcome(model: &CalibratedModel, bundle: &Path, json: bool) -> any
         );
     }
     Ok(())
-}
-
-fn percent(share: f64) -> String {
-    // Rounded first, because 0.07 × 100 is 7.000000000000001.
-    format!("{} %", (share * 1e8).round() / 1e6)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn shares_are_told_without_noise() {
-        assert_eq!([0.001, 0.07, 0.00025].map(super::percent), ["0.1 %", "7 %", "0.025 %"]);
-    }
 }

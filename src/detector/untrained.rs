@@ -59,6 +59,7 @@ fn calibration() -> Calibration {
         count: 0,
         confidence: 0.0,
         held_out,
+        learnt: None,
         look: None,
     }
 }

@@ -79,6 +79,18 @@ pub struct HeldOut {
     pub false_positive_rate: f32,
 }
 
+/// What the scores of learnt pictures looked like that helped to find the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Learnt {
+    /// How many.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f32,
+    /// What they were multiplied by to lie where held-out ones do, 1 or more: how far the model knows its pictures by heart.
+    pub stretch: f32,
+}
+
 /// Mean and standard deviation of something measured on pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,7 +131,11 @@ pub struct Calibration {
     pub confidence: f64,
     /// Those scores, summed up.
     pub held_out: HeldOut,
-    /// Those pictures, summed up; bundles of earlier programs do not say.
+    /// The scores of learnt pictures that say with them how scores spread; none where those held out suffice or the model
+    /// knows its pictures by heart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub learnt: Option<Learnt>,
+    /// The held-out pictures, summed up; bundles of earlier programs do not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub look: Option<Look>,
 }

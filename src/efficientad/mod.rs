@@ -24,7 +24,7 @@ pub use backbone::{Backbone, BackboneError, BackboneKind, Describer};
 pub(crate) use bundle::sha256;
 pub use bundle::{BundleError, CalibratedModel, TrainedModel, parse_teacher, read_teacher};
 pub use manifest::{
-    Calibration, HeldOut, Look, Manifest, PictureSet, Spread, ThresholdMethod, TrainingRecord,
+    Calibration, HeldOut, Learnt, Look, Manifest, PictureSet, Spread, ThresholdMethod, TrainingRecord,
 };
 pub use maps::MapQuantiles;
 pub use networks::Networks;

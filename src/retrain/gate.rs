@@ -45,14 +45,14 @@ pub(super) struct Judged {
 /// Whether held-out normal scores keep to the stated rate.
 ///
 /// The new version's threshold was found on these very scores, so that holding them against it would prove nothing:
-/// each fifth of them is held against a threshold from the other four.
-pub(super) fn false_alarms(held_out: &[(String, f32)], limit: Limit) -> Check {
+/// each fifth of them is held against a threshold from the other four and those of what it `learnt`.
+pub(super) fn false_alarms(held_out: &[(String, f32)], learnt: &[f32], limit: Limit) -> Check {
     let scores: Vec<f32> = held_out.iter().map(|(_, score)| *score).collect();
     let alarms = match limit.given {
         Some(given) => scores.iter().filter(|&&score| score > given.0).count(),
-        None => cross_validated(&scores, limit.rate),
+        None => cross_validated(&scores, learnt, limit.rate),
     };
-    let lonely = lonely(held_out, limit);
+    let lonely = lonely(held_out, learnt, limit);
     let (count, allowed) = (scores.len(), allowed(scores.len(), limit.rate));
     let passed = alarms <= allowed;
     let mut words = format!(
@@ -83,7 +83,7 @@ struct Lonely<'a> {
 
 /// Whether the highest score alone makes the threshold much higher: then it is worth a look, since whatever scores less
 /// passes for its sake.
-fn lonely(held_out: &[(String, f32)], limit: Limit) -> Option<Lonely<'_>> {
+fn lonely<'a>(held_out: &'a [(String, f32)], learnt: &[f32], limit: Limit) -> Option<Lonely<'a>> {
     if limit.given.is_some() || held_out.len() < threshold::FEW_SCORES {
         return None;
     }
@@ -91,7 +91,7 @@ fn lonely(held_out: &[(String, f32)], limit: Limit) -> Option<Lonely<'_>> {
     let found = |skipped: Option<usize>| {
         let scores = held_out.iter().enumerate().filter(|(at, _)| Some(*at) != skipped);
         let scores: Vec<f32> = scores.map(|(_, (_, score))| *score).collect();
-        threshold::find(&scores, limit.rate).ok().map(|found| found.threshold.0)
+        threshold::find(&scores, learnt, limit.rate).ok().map(|found| found.threshold.0)
     };
     let (with, without) = (found(None)?, found(Some(top))?);
     (without < MUCH_LOWER * with).then(|| Lonely { name: &held_out[top].0, with, without })
@@ -105,7 +105,7 @@ fn highest(held_out: &[(String, f32)]) -> Value {
     told.map(|(name, score)| json!({"name": name, "score": score})).collect::<Vec<_>>().into()
 }
 
-fn cross_validated(scores: &[f32], rate: f64) -> usize {
+fn cross_validated(scores: &[f32], learnt: &[f32], rate: f64) -> usize {
     let folds = FOLDS.min(scores.len());
     if folds < 2 {
         return 0;
@@ -114,7 +114,7 @@ fn cross_validated(scores: &[f32], rate: f64) -> usize {
         let in_fold = |(at, _): &(usize, &f32)| at % folds == fold;
         let others: Vec<f32> =
             scores.iter().enumerate().filter(|s| !in_fold(s)).map(|(_, &score)| score).collect();
-        let limit = threshold::find(&others, rate).map_or(f32::INFINITY, |found| found.threshold.0);
+        let limit = threshold::find(&others, learnt, rate).map_or(f32::INFINITY, |found| found.threshold.0);
         scores.iter().enumerate().filter(in_fold).filter(|(_, score)| **score > limit).count()
     };
     (0..folds).map(alarms_of).sum()
@@ -277,18 +277,18 @@ mod tests {
         let alike: Vec<(String, f32)> =
             (0..30).map(|i| (format!("{i}.png"), 1.0 + (i * 7 % 30) as f32 / 100.0)).collect();
         let limit = Limit { rate: 0.001, given: None };
-        let check = false_alarms(&alike, limit);
+        let check = false_alarms(&alike, &[], limit);
         assert!(check.passed && !check.words.contains("alone"), "{check:?}");
         assert_eq!(check.figures["highest"][0]["name"], "17.png");
         // A fifth that is unlike the rest: the others' thresholds know nothing of it.
         let mut unlike = alike.clone();
         unlike.iter_mut().step_by(FOLDS).for_each(|(_, score)| *score = 30.0);
-        let check = false_alarms(&unlike, limit);
+        let check = false_alarms(&unlike, &[], limit);
         assert!(!check.passed && check.figures["alarms"] == 6, "{check:?}");
         let given = Limit { given: Some(Threshold(1.0)), ..limit };
-        let check = false_alarms(&alike, given);
+        let check = false_alarms(&alike, &[], given);
         assert!(!check.passed && check.words.contains("of 30 held-out"), "{check:?}");
-        assert!(false_alarms(&[], limit).passed);
+        assert!(false_alarms(&[], &[], limit).passed);
     }
 
     #[test]
@@ -297,12 +297,12 @@ mod tests {
             (0..20).map(|i| (format!("{i}.png"), 1.0 + (i * 7 % 20) as f32 / 20.0)).collect();
         scores[4].1 = 9.0;
         let limit = Limit { rate: 0.001, given: None };
-        let check = false_alarms(&scores, limit);
+        let check = false_alarms(&scores, &[], limit);
         assert!(check.words.contains("; 4.png alone makes the threshold "), "{}", check.words);
         let given = Limit { given: Some(Threshold(10.0)), ..limit };
-        assert!(!false_alarms(&scores, given).words.contains("alone"));
+        assert!(!false_alarms(&scores, &[], given).words.contains("alone"));
         // Of few, any picture decides.
-        assert!(!false_alarms(&scores[..6], limit).words.contains("alone"));
+        assert!(!false_alarms(&scores[..6], &[], limit).words.contains("alone"));
     }
 
     #[test]

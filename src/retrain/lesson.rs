@@ -19,6 +19,7 @@ use super::trial::{Pictures, name};
 use crate::efficientad::CalibratedModel;
 use crate::frame::Size;
 use crate::imaging;
+use crate::training::calibrate::some_of;
 use crate::training::dataset::Normals;
 
 /// Of so many new samples one is held out; always the same ones, since their content decides.
@@ -93,7 +94,8 @@ impl Lesson {
             return Err(RetrainError::NoSamples(home.normal()));
         }
         let defects = set.of(Kind::Anomalous).map(|s| (set.path(s), s.name.clone())).collect();
-        let trial = Pictures { held_out, defects, recent: recent::frames(home, recent) };
+        let recent = recent::frames(home, recent);
+        let trial = Pictures { held_out, learnt: some_of(&training), defects, recent };
         Ok(Self { sight, finished, training, shows, old: known, trial })
     }
 

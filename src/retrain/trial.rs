@@ -26,6 +26,8 @@ const MOST_IN_ONE: usize = 10;
 pub(super) struct Pictures {
     /// Normal ones that neither version has learnt, as files that the line's view was applied to, with their names.
     pub(super) held_out: Vec<(PathBuf, String)>,
+    /// Some of those that the candidate learnt, as such files, as many as its calibration looked at.
+    pub(super) learnt: Vec<PathBuf>,
     /// Known defects, as they came, with their names.
     pub(super) defects: Vec<(PathBuf, String)>,
     /// Frames that were `ok`, as they came.
@@ -198,7 +200,10 @@ pub(super) fn run(
 ) -> Result<Vec<Check>, RetrainError> {
     let mut pair = Pair { before: Judge::open(active, terms)?, after: Judge::open(candidate, terms)?, terms };
     let each = PLANTED.div_ceil(pictures.held_out.len().max(1)).min(MOST_IN_ONE);
-    let of = pictures.held_out.len() * (1 + each) + pictures.defects.len() + pictures.recent.len();
+    let of = pictures.held_out.len() * (1 + each)
+        + pictures.learnt.len()
+        + pictures.defects.len()
+        + pictures.recent.len();
     let mut done = 0;
     let mut step = |more: usize| {
         done += more as u64;
@@ -212,6 +217,11 @@ pub(super) fn run(
         let score = pair.held_out(&imaging::load(path)?, (at, called), (each, &mut planted))?;
         held_out.push((called.clone(), score));
         step(1 + each)?;
+    }
+    let mut learnt = Vec::new();
+    for path in &pictures.learnt {
+        step(1)?;
+        learnt.push(pair.after.score(&imaging::load(path)?)?);
     }
     let mut defects = Vec::new();
     for (path, name) in &pictures.defects {
@@ -233,7 +243,7 @@ pub(super) fn run(
     }
     pair.plant_in_recent(&quiet, held_out.len(), &mut planted, &mut step)?;
     Ok(vec![
-        gate::false_alarms(&held_out, terms.limit),
+        gate::false_alarms(&held_out, &learnt, terms.limit),
         gate::known_defects(&defects),
         gate::planted_defects(&planted, terms.margin),
         gate::shadow(&recent, terms.limit.rate),
@@ -316,6 +326,7 @@ mod tests {
         let active = model(*quiet);
         let mut pictures = Pictures {
             held_out: vec![(stand.lay("alarm.png", alarm), "alarm.png".into())],
+            learnt: Vec::new(),
             defects: Vec::new(),
             recent: vec![stand.lay("00000.png", frame)],
         };

@@ -1,9 +1,9 @@
-//! From a trained model to one that can judge: what is usual on its maps, from pictures that it learnt; the maps' quantiles
-//! and the threshold, from held-out normal pictures alone.
+//! From a trained model to one that can judge: what is usual on its maps, from pictures that it learnt; the maps' quantiles,
+//! from held-out normal pictures alone; and the threshold, from the scores of both.
 //!
 //! Not here: which pictures are held out (`dataset`), how a threshold follows from scores (`threshold`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -29,38 +29,42 @@ struct RawMaps {
     appearance: Appearance,
 }
 
-/// As many of the pictures that a model learnt tell what is usual on its maps; more would not tell it better.
-const TELL_WHAT_IS_USUAL: usize = 64;
+/// As many of the pictures that a model learnt are looked at, which lie evenly among them; more would not tell more.
+const LEARNT_LOOKED_AT: usize = 256;
+
+/// Some of the pictures that a model learnt, as many as a calibration looks at.
+pub fn some_of(learnt: &[PathBuf]) -> Vec<PathBuf> {
+    evenly(learnt, LEARNT_LOOKED_AT).map(|(_, path)| path.clone()).collect()
+}
+
+/// Normal pictures that a model is calibrated with.
+pub struct Normal<'a> {
+    /// Some that it learnt; what is usual is told by them alone, and how scores spread by them, too.
+    pub learnt: &'a [PathBuf],
+    /// Some that it did not learn: what the quantiles are of, and where scores lie.
+    pub held_out: &'a [PathBuf],
+}
+
+impl Normal<'_> {
+    /// How many pictures are looked at.
+    pub fn count(&self) -> usize {
+        self.learnt.len() + self.held_out.len()
+    }
+}
 
 /// Where it stands what is usual on a model's maps.
 pub enum Usual {
-    /// On the maps of these pictures, which the model learnt, seen as their line sees them; nothing is, without any.
-    Of(Vec<PathBuf>),
+    /// On those of the pictures that it learnt; without any, nothing is.
+    OfLearnt,
     /// It was found before, or nobody knows.
     Known(Option<UsualMaps>),
 }
 
-impl Usual {
-    /// What those of `learnt` tell that lie evenly among them.
-    pub fn of_some(learnt: &[PathBuf]) -> Self {
-        Self::Of(evenly(learnt, TELL_WHAT_IS_USUAL).map(|(_, path)| path.clone()).collect())
-    }
-
-    /// How many pictures are looked at for it.
-    pub fn pictures(&self) -> usize {
-        match self {
-            Self::Of(paths) => paths.len(),
-            Self::Known(_) => 0,
-        }
-    }
-}
-
-/// Calibrates `model` on `held_out` normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5); `tell`
-/// hears how many pictures are done, those that tell what is `usual` first, and may end it. What a mask hides counts neither for
-/// the quantiles nor for the scores.
+/// Calibrates `model` on normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5); `tell` hears how many
+/// pictures are done, those learnt first, and may end it. What a mask hides counts neither for the quantiles nor for the scores.
 pub fn calibrate(
     (model, usual): (TrainedModel, Usual),
-    (held_out, sight): (&[PathBuf], &mut Sight),
+    (pictures, sight): (Normal, &mut Sight),
     rate: f64,
     device: &Device,
     tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
@@ -68,60 +72,56 @@ pub fn calibrate(
     threshold::check_rate(rate)?;
     let networks = model.networks(device)?;
     let (input, mut resizer) = (model.architecture().input, Resizer::new());
-    let mut look_at = |path: &PathBuf| raw_maps(&networks, see(sight, path)?, input, &mut resizer, device);
-    let (first, grid) = (usual.pictures(), grid(model.architecture()));
+    let mut maps = Vec::with_capacity(pictures.count());
+    for path in pictures.learnt.iter().chain(pictures.held_out) {
+        tell(maps.len())?;
+        maps.push(raw_maps(&networks, (path, see(sight, path)?), input, &mut resizer, device)?);
+    }
+    tell(maps.len())?;
+
+    let grid = grid(model.architecture());
+    let cells = grid.rows * grid.columns;
     let usual = match usual {
         Usual::Known(known) => known,
-        Usual::Of(learnt) => mean(&learnt, grid, &mut look_at, tell)?,
+        Usual::OfLearnt => mean(&maps[..pictures.learnt.len()], cells),
     };
-    let mut all = Vec::with_capacity(held_out.len());
-    for (index, path) in held_out.iter().enumerate() {
-        tell(first + index)?;
-        let mut maps = look_at(path)?;
-        if !maps.student_teacher.iter().chain(&maps.autoencoder_student).all(|v| v.is_finite()) {
-            return Err(TrainingError::NotFinite(path.clone()));
+    if let Some(usual) = &usual {
+        for RawMaps { student_teacher, autoencoder_student, .. } in &mut maps {
+            usual.take_off(student_teacher, autoencoder_student);
         }
-        if let Some(usual) = &usual {
-            usual.take_off(&mut maps.student_teacher, &mut maps.autoencoder_student);
-        }
-        all.push(maps);
     }
-    tell(first + held_out.len())?;
-    let quantiles = quantiles(&all, grid).ok_or(ThresholdError::NoScores)?;
+    let (learnt, held_out) = maps.split_at(pictures.learnt.len());
+    let quantiles = quantiles(held_out, grid).ok_or(ThresholdError::NoScores)?;
     let normalisation = Normalisation { quantiles, usual };
-    let by = normalisation.of_what_is_unusual(grid.rows * grid.columns);
-    let scores = all
-        .iter()
-        .zip(held_out)
-        .map(|(maps, path)| score(maps, &by, grid).ok_or_else(|| TrainingError::Hidden(path.clone())));
+    let by = normalisation.of_what_is_unusual(cells);
+    let score = |maps: &RawMaps| score(maps, &by, grid);
+    let hidden = |path: &PathBuf| TrainingError::Hidden(path.clone());
+    let scores = held_out.iter().zip(pictures.held_out);
+    let scores = scores.map(|(maps, path)| score(maps).ok_or_else(|| hidden(path)));
     let scores = scores.collect::<Result<Vec<f32>, _>>()?;
-    let calibration = Calibration { look: look(&all), ..threshold::find(&scores, rate)? };
-    Ok(model.calibrate(normalisation, calibration)?)
+    let scores_of_learnt: Vec<f32> = learnt.iter().filter_map(score).collect();
+    let found = threshold::find(&scores, &scores_of_learnt, rate)?;
+    Ok(model.calibrate(normalisation, Calibration { look: look(held_out), ..found })?)
 }
 
 /// The mean of the raw maps of some pictures, cell by cell; none without any.
-fn mean(
-    paths: &[PathBuf],
-    grid: Grid,
-    look_at: &mut dyn FnMut(&PathBuf) -> Result<RawMaps, TrainingError>,
-    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
-) -> Result<Option<UsualMaps>, TrainingError> {
-    let mut sums = [(); 2].map(|()| vec![0f64; grid.rows * grid.columns]);
-    for (index, path) in paths.iter().enumerate() {
-        tell(index)?;
-        let maps = look_at(path)?;
-        for (sums, map) in sums.iter_mut().zip([&maps.student_teacher, &maps.autoencoder_student]) {
-            sums.iter_mut().zip(map).for_each(|(sum, value)| *sum += f64::from(*value));
+fn mean(some: &[RawMaps], cells: usize) -> Option<UsualMaps> {
+    let mean = |map: fn(&RawMaps) -> &Vec<f32>| {
+        let mut sums = vec![0f64; cells];
+        for maps in some {
+            sums.iter_mut().zip(map(maps)).for_each(|(sum, value)| *sum += f64::from(*value));
         }
-    }
-    let [student_teacher, autoencoder_student] =
-        sums.map(|sums| sums.into_iter().map(|sum| (sum / paths.len() as f64) as f32).collect());
-    Ok((!paths.is_empty()).then_some(UsualMaps { student_teacher, autoencoder_student }))
+        sums.into_iter().map(|sum| (sum / some.len() as f64) as f32).collect()
+    };
+    (!some.is_empty()).then(|| UsualMaps {
+        student_teacher: mean(|m| &m.student_teacher),
+        autoencoder_student: mean(|m| &m.autoencoder_student),
+    })
 }
 
 fn raw_maps(
     networks: &Networks,
-    Seen { picture, viewed, mask }: Seen,
+    (path, Seen { picture, viewed, mask }): (&Path, Seen),
     input: Size,
     resizer: &mut Resizer,
     device: &Device,
@@ -131,13 +131,17 @@ fn raw_maps(
         .expect("the networks' input is a legal size: this is a bug");
     let (student_teacher, autoencoder_student) =
         networks.raw_maps(&input::normalise(&[&resized], device)?)?;
-    Ok(RawMaps {
+    let maps = RawMaps {
         student_teacher: student_teacher.flatten_all()?.to_vec1()?,
         autoencoder_student: autoencoder_student.flatten_all()?.to_vec1()?,
         picture: Size::new(viewed.width, viewed.height),
         mask,
         appearance: imaging::appearance(&resized),
-    })
+    };
+    if !maps.student_teacher.iter().chain(&maps.autoencoder_student).all(|v| v.is_finite()) {
+        return Err(TrainingError::NotFinite(path.to_owned()));
+    }
+    Ok(maps)
 }
 
 /// The cells of the networks' maps.
@@ -222,7 +226,7 @@ mod tests {
         let model = untrained::model(&tiny, 0).into_trained();
         let ended = calibrate(
             (model, Usual::Known(None)),
-            (&paths, &mut Sight::default()),
+            (Normal { learnt: &[], held_out: &paths }, &mut Sight::default()),
             0.01,
             &Device::Cpu,
             &mut tell,
@@ -245,8 +249,8 @@ mod tests {
         let paths: Vec<PathBuf> = pictures.iter().enumerate().map(lay).collect();
         let (learnt, held_out) = paths.split_at(2);
         let (model, mut sight) = (untrained::model(&tiny, 0).into_trained(), Sight::default());
-        let model = (model, Usual::of_some(learnt));
-        let model = calibrate(model, (held_out, &mut sight), 0.01, &Device::Cpu, &mut |_| Ok(())).unwrap();
+        let (model, seen) = ((model, Usual::OfLearnt), (Normal { learnt, held_out }, &mut sight));
+        let model = calibrate(model, seen, 0.01, &Device::Cpu, &mut |_| Ok(())).unwrap();
         assert!(model.normalisation().usual.is_some());
         let mut engine = Reference::new(&model, Device::Cpu, "cpu".into()).unwrap();
         let score = |picture| {

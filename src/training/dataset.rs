@@ -60,9 +60,10 @@ pub enum DatasetError {
     },
 }
 
-/// All `paths` where they are no more than `most`, or else that many at most, which lie evenly among them; with their indices.
+/// All `paths` where they are no more than `most`, or else that many, which lie evenly among them; with their indices.
 pub fn evenly(paths: &[PathBuf], most: usize) -> impl Iterator<Item = (usize, &PathBuf)> {
-    paths.iter().enumerate().step_by(paths.len().div_ceil(most).max(1))
+    let taken = paths.len().min(most);
+    (0..taken).map(move |nth| nth * paths.len() / taken).map(|at| (at, &paths[at]))
 }
 
 /// Normal pictures, those to learn from and those held out to calibrate with; never one in both.
@@ -109,6 +110,8 @@ pub struct HeldOutPictures {
     pub paths: Vec<PathBuf>,
     /// Whether the layout shows that the model was not trained on them.
     pub known_unseen: bool,
+    /// What the model learnt, where it is known, sorted by name.
+    pub learnt: Vec<PathBuf>,
 }
 
 impl HeldOutPictures {
@@ -118,16 +121,17 @@ impl HeldOutPictures {
         match Normals::find(root, seed) {
             Ok(normals) => {
                 let validation = root.join("validation").join(GOOD).is_dir();
-                let digest = picture_set(root, &normals.training)?.digest;
-                if validation || digest == trained_on.digest {
-                    return Ok(Self { paths: normals.held_out, known_unseen: true });
+                let learnt = picture_set(root, &normals.training)?.digest == trained_on.digest;
+                if validation || learnt {
+                    let learnt = if learnt { normals.training } else { Vec::new() };
+                    return Ok(Self { paths: normals.held_out, known_unseen: true, learnt });
                 }
                 let mut paths = [normals.training, normals.held_out].concat();
                 paths.sort();
-                Ok(Self { paths, known_unseen: false })
+                Ok(Self { paths, known_unseen: false, learnt: Vec::new() })
             }
             Err(DatasetError::Single(folder)) => {
-                Ok(Self { paths: pictures_in(&folder)?, known_unseen: false })
+                Ok(Self { paths: pictures_in(&folder)?, known_unseen: false, learnt: Vec::new() })
             }
             Err(e) => Err(e),
         }
@@ -277,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn some_of_many_lie_evenly_among_them() {
+        let paths: Vec<PathBuf> = (0..7).map(|n| PathBuf::from(n.to_string())).collect();
+        let taken = |most| evenly(&paths, most).map(|(at, path)| (at, path.clone())).collect::<Vec<_>>();
+        assert_eq!(taken(3), [0, 2, 4].map(|at| (at, paths[at].clone())));
+        assert_eq!(taken(5).len(), 5);
+        assert_eq!((taken(7).len(), taken(100).len(), taken(0).len()), (7, 7, 0));
+        assert_eq!(evenly(&[], 4).count(), 0);
+    }
+
+    #[test]
     fn a_flat_folder_holds_normals_by_name() {
         let root = folder(&["b.PNG", "a.jpeg", "c.tif", ".hidden.png", "notes.txt", "sub/d.png", "BM"]);
         fs::write(root.path().join("unnamed"), b"\x89PNG\r\n\x1a\n....").unwrap();
@@ -317,10 +331,11 @@ mod tests {
         let normals = Normals::find(root.path(), 3).unwrap();
         let trained_on = picture_set(root.path(), &normals.training).unwrap();
         let same = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
-        assert_eq!(same, HeldOutPictures { paths: normals.held_out, known_unseen: true });
+        let (paths, learnt) = (normals.held_out, normals.training);
+        assert_eq!(same, HeldOutPictures { paths, known_unseen: true, learnt });
         fs::write(root.path().join("new.png"), "new").unwrap();
         let other = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
-        assert_eq!((other.paths.len(), other.known_unseen), (10, false));
+        assert_eq!((other.paths.len(), other.known_unseen, other.learnt.len()), (10, false, 0));
         let single = folder(&["a.png"]);
         assert_eq!(HeldOutPictures::find(single.path(), 3, &trained_on).unwrap().paths.len(), 1);
     }

@@ -1,8 +1,8 @@
 //! The upper tail of normal scores, from few of them.
 //!
-//! A picture's score is the maximum of its map, so extreme-value theory says how it is distributed: near a Gumbel
-//! distribution where there are few scores, and beyond a high threshold a generalised Pareto one where there are
-//! enough to learn how heavy the tail is. Pure functions, seeded: the same scores give the same threshold.
+//! A picture's score is the maximum of its map, so extreme-value theory says how it is distributed: near a generalised
+//! extreme-value distribution, and beyond a high threshold, where there are enough to look at those alone, near a generalised
+//! Pareto one. Pure functions, seeded: the same scores give the same threshold.
 //! Not here: which of the two is chosen (`threshold`).
 
 use rand::{Rng, SeedableRng};
@@ -11,6 +11,8 @@ use rand_chacha::ChaCha8Rng;
 const SIMULATIONS: usize = 2048;
 /// Beyond thrice the distance that a known distribution would need, a threshold says only that pictures are missing.
 const MOST_CAUTION: f64 = 3.0;
+/// A shape counts as if so many more scores had been seen that follow a Gumbel distribution.
+const SCORES_FOR_SHAPE: f64 = 200.0;
 const EULER_GAMMA: f64 = 0.577_215_664_901_532_9;
 
 /// A score that normal pictures exceed at some rate, and the probability that the true rate is no higher.
@@ -20,25 +22,64 @@ pub(super) struct Estimate {
     pub(super) confidence: f64,
 }
 
-/// Location and scale.
+/// A generalised extreme-value distribution; one of shape 0 is a Gumbel distribution, and the greater the heavier its tail.
 #[derive(Debug, Clone, Copy)]
-struct Gumbel {
+struct ExtremeValue {
     location: f64,
     scale: f64,
+    shape: f64,
 }
 
-impl Gumbel {
-    /// By L-moments, which a single outlier moves less than it moves a likelihood.
+impl ExtremeValue {
+    const GUMBEL: Self = Self { location: 0.0, scale: 1.0, shape: 0.0 };
+
+    /// By L-moments, which a single outlier moves less than it moves a likelihood: Hosking, Wallis & Wood, "Estimation of the
+    /// generalized extreme-value distribution by the method of probability-weighted moments" (1985). The shape is drawn
+    /// towards zero, for which few scores say little against it.
     fn fit(sorted: &[f64]) -> Self {
         let n = sorted.len() as f64;
-        let mean = sorted.iter().sum::<f64>() / n;
-        let ranked = sorted.iter().enumerate().map(|(i, x)| i as f64 * x).sum::<f64>();
-        let scale = (2.0 * ranked / (n * (n - 1.0)) - mean) / std::f64::consts::LN_2;
-        Self { location: mean - EULER_GAMMA * scale, scale }
+        let (mut b0, mut b1, mut b2) = (0.0, 0.0, 0.0);
+        for (i, x) in sorted.iter().enumerate() {
+            let i = i as f64;
+            b0 += x;
+            b1 += i * x;
+            b2 += i * (i - 1.0) * x;
+        }
+        let (b0, b1, b2) = (b0 / n, b1 / (n * (n - 1.0)), b2 / (n * (n - 1.0) * (n - 2.0)));
+        let l_scale = 2.0 * b1 - b0;
+        let skewness = (6.0 * b2 - 6.0 * b1 + b0) / l_scale;
+        let c = 2.0 / (3.0 + skewness) - std::f64::consts::LN_2 / 3f64.ln();
+        let k = (7.8590 * c + 2.9554 * c * c) * n / (n + SCORES_FOR_SHAPE);
+        // Of two, skewness is no number.
+        if k.is_nan() || k.abs() < 1e-6 {
+            let scale = l_scale / std::f64::consts::LN_2;
+            return Self { location: b0 - EULER_GAMMA * scale, scale, shape: 0.0 };
+        }
+        let gamma = libm::tgamma(1.0 + k);
+        let scale = l_scale * k / ((1.0 - 2f64.powf(-k)) * gamma);
+        Self { location: b0 - scale * (1.0 - gamma) / k, scale, shape: -k }
     }
 
-    fn draw(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
-        let mut sample: Vec<f64> = (0..n).map(|_| -(-unit(rng).ln()).ln()).collect();
+    /// The score exceeded at `rate`.
+    fn quantile(self, rate: f64) -> f64 {
+        let y = -(-rate).ln_1p();
+        let reduced = if self.shape == 0.0 { -y.ln() } else { (y.powf(-self.shape) - 1.0) / self.shape };
+        self.location + self.scale * reduced
+    }
+
+    /// The rate at which `score` is exceeded.
+    fn exceedance(self, score: f64) -> f64 {
+        let reduced = (score - self.location) / self.scale;
+        let y = if self.shape == 0.0 {
+            (-reduced).exp()
+        } else {
+            (1.0 + self.shape * reduced).max(0.0).powf(-1.0 / self.shape)
+        };
+        -(-y).exp_m1()
+    }
+
+    fn draw(self, rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
+        let mut sample: Vec<f64> = (0..n).map(|_| self.quantile(unit(rng))).collect();
         sample.sort_by(f64::total_cmp);
         sample
     }
@@ -49,27 +90,28 @@ fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (rng.random::<u32>() as f64 + 0.5) / 4_294_967_296.0
 }
 
-/// The score exceeded at `rate`, if the `sorted` scores (two at least, not all equal) follow a Gumbel distribution.
+/// The score exceeded at `rate`, if the `sorted` scores (two at least, not all equal) are maxima of something.
 ///
-/// A fit to few scores misses the true tail, more often to the bad side. The distance above the fitted location is
-/// therefore such that the rate is met *on average over fits to as many scores*; location and scale cancel out, so
-/// that simulating the standard distribution suffices.
-pub(super) fn gumbel(sorted: &[f64], rate: f64) -> Estimate {
+/// A fit to few scores misses the true tail, more often to the bad side. What is read off it is therefore the score of a lower
+/// rate, such that the one asked for is met *on average over fits to as many scores* of a Gumbel distribution.
+pub(super) fn extreme_value(sorted: &[f64], rate: f64) -> Estimate {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let fits: Vec<Gumbel> =
-        (0..SIMULATIONS).map(|_| Gumbel::fit(&Gumbel::draw(&mut rng, sorted.len()))).collect();
-    let true_rate = |fit: &Gumbel, c: f64| -(-(-(fit.location + c * fit.scale)).exp()).exp_m1();
-    let expected = |c: f64| fits.iter().map(|f| true_rate(f, c)).sum::<f64>() / SIMULATIONS as f64;
+    let fits: Vec<ExtremeValue> = (0..SIMULATIONS)
+        .map(|_| ExtremeValue::fit(&ExtremeValue::GUMBEL.draw(&mut rng, sorted.len())))
+        .collect();
+    let true_rate = |fit: &ExtremeValue, read: f64| ExtremeValue::GUMBEL.exceedance(fit.quantile(read));
+    let expected = |read: f64| fits.iter().map(|f| true_rate(f, read)).sum::<f64>() / SIMULATIONS as f64;
 
-    let known = -(-(-rate).ln_1p()).ln();
-    let (mut low, mut high) = (known.min(0.0) * MOST_CAUTION - 1.0, known.max(1.0) * MOST_CAUTION);
-    for _ in 0..60 {
+    // Logarithms of the rate that is read off.
+    let (mut low, mut high) = (MOST_CAUTION * rate.ln(), rate.ln());
+    for _ in 0..40 {
         let middle = (low + high) / 2.0;
-        if expected(middle) > rate { low = middle } else { high = middle }
+        if expected(middle.exp()) > rate { high = middle } else { low = middle }
     }
-    let kept = fits.iter().filter(|f| true_rate(f, high) <= rate).count();
-    let fit = Gumbel::fit(sorted);
-    Estimate { score: fit.location + high * fit.scale, confidence: kept as f64 / SIMULATIONS as f64 }
+    let read = low.exp();
+    let kept = fits.iter().filter(|f| true_rate(f, read) <= rate).count();
+    let score = ExtremeValue::fit(sorted).quantile(read);
+    Estimate { score, confidence: kept as f64 / SIMULATIONS as f64 }
 }
 
 /// Scale and shape of a generalised Pareto distribution.
@@ -198,12 +240,14 @@ mod tests {
         (rates / draws, confidence / draws, kept / draws)
     }
 
+    const GUMBEL: ExtremeValue = ExtremeValue { location: 3.0, scale: 0.5, shape: 0.0 };
+
     fn gumbel_draw(rng: &mut ChaCha8Rng) -> f64 {
-        3.0 - 0.5 * (-unit(rng).ln()).ln()
+        GUMBEL.quantile(unit(rng))
     }
 
     fn gumbel_exceedance(x: f64) -> f64 {
-        -(-(-(x - 3.0) / 0.5).exp()).exp_m1()
+        GUMBEL.exceedance(x)
     }
 
     fn lognormal_draw(rng: &mut ChaCha8Rng) -> f64 {
@@ -223,14 +267,35 @@ mod tests {
     #[test]
     fn twenty_gumbel_scores_keep_the_rate_on_average() {
         let (rate, confidence, kept) =
-            trial(60, 20, gumbel_draw, gumbel_exceedance, |s| gumbel(s, 0.001), 0.001);
+            trial(60, 20, gumbel_draw, gumbel_exceedance, |s| extreme_value(s, 0.001), 0.001);
         assert!((0.0003..0.003).contains(&rate), "{rate}");
         assert!((confidence - kept).abs() < 0.2, "states {confidence}, keeps {kept}");
     }
 
     #[test]
+    fn a_distribution_is_recognised_by_many_of_its_scores() {
+        for shape in [-0.2, 0.0, 0.2] {
+            let truth = ExtremeValue { location: 0.1, scale: 0.03, shape };
+            let fit = ExtremeValue::fit(&truth.draw(&mut ChaCha8Rng::seed_from_u64(3), 20_000));
+            let close = |a: f64, b: f64, by: f64| (a - b).abs() < by;
+            assert!(close(fit.shape, shape, 0.02) && close(fit.location, 0.1, 1e-3), "{fit:?} for {truth:?}");
+            assert!(close(fit.scale, 0.03, 1e-3), "{fit:?} for {truth:?}");
+            assert!(close(truth.exceedance(truth.quantile(0.01)), 0.01, 1e-12), "{truth:?}");
+        }
+    }
+
+    #[test]
+    fn a_heavier_tail_is_told_by_some_hundred_scores() {
+        let (rate, confidence, kept) =
+            trial(60, 240, lognormal_draw, lognormal_exceedance, |s| extreme_value(s, 0.001), 0.001);
+        assert!((0.0005..0.002).contains(&rate), "{rate}");
+        assert!((confidence - kept).abs() < 0.2, "states {confidence}, keeps {kept}");
+    }
+
+    #[test]
     fn scores_of_a_heavier_tail_stay_within_a_few_times_the_rate() {
-        let (rate, _, _) = trial(40, 25, lognormal_draw, lognormal_exceedance, |s| gumbel(s, 0.001), 0.001);
+        let (rate, _, _) =
+            trial(40, 25, lognormal_draw, lognormal_exceedance, |s| extreme_value(s, 0.001), 0.001);
         assert!(rate < 0.006, "{rate}");
     }
 
