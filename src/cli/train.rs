@@ -186,15 +186,10 @@ fn teacher(file: Option<&Path>, architecture: &Architecture, seed: u64) -> anyho
             Ok(TeacherSource::random(architecture, seed))
         }
         Some(file) => Ok(TeacherSource::file(file, architecture)?),
-        None => match shipped::teacher(architecture.size) {
-            Some(bytes) => Ok(TeacherSource::bytes(Path::new("the teacher inside this program"), bytes, architecture)?),
-            None => Err(UsageError(format!(
-                "no teacher of size {} is inside this program: make one with `inspectord distill` and give it with \
-                 --teacher FILE",
-                architecture.size
-            ))
-            .into()),
-        },
+        None => {
+            let inside = Path::new("the teacher inside this program");
+            Ok(TeacherSource::bytes(inside, shipped::teacher(architecture.size), architecture)?)
+        }
     }
 }
 
