@@ -14,8 +14,8 @@ use super::report::UsageError;
 use super::{device, train};
 use crate::detector::options::Device;
 use crate::efficientad::CalibratedModel;
-use crate::training::calibrate::{Normal, Usual, calibrate, some_of};
-use crate::training::dataset::HeldOutPictures;
+use crate::training::calibrate::{Usual, calibrate};
+use crate::training::dataset::CalibrationPictures;
 use crate::training::threshold::{FALSE_POSITIVE_RATE, check_rate};
 
 /// Renews a model's quantiles and threshold without training.
@@ -69,20 +69,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "the model learnt what a camera sees, and these pictures are taken whole: name the camera with --camera"
         );
     }
-    let held_out = HeldOutPictures::find(&args.data, training.seed, &training.pictures)?;
-    if !held_out.known_unseen {
+    let pictures = CalibrationPictures::find(&args.data, training.seed, &training.pictures)?;
+    if !pictures.known_unseen {
         warn!("these pictures calibrate the model only if it was not trained on them");
     }
     let device = device::open(args.device)?;
-    let learnt = some_of(&held_out.learnt);
-    let pictures = Normal { learnt: &learnt, held_out: &held_out.paths };
     let mut progress = Progress::new(args.json);
-    progress.begin("calibrating", 0, pictures.count() as u64);
-    let mut tell = |done: usize| {
+    let mut tell = |done: usize, of: usize| {
+        if done == 0 {
+            progress.begin("calibrating", 0, of as u64);
+        }
         progress.advance(done as u64, "", &Map::new());
         Ok(())
     };
-    let seen = (pictures, &mut sight);
+    let seen = (&pictures.normals, &mut sight);
     let usual = Usual::Known(model.normalisation().usual);
     let model = (model.into_trained(), usual);
     let calibrated = calibrate(model, seen, args.false_positive_rate, &device, &mut tell);

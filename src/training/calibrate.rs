@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use super::dataset::evenly;
+use super::dataset::{Normals, evenly};
 use super::error::TrainingError;
 use super::pictures::see;
 use super::threshold::{self, ThresholdError};
@@ -37,21 +37,6 @@ pub fn some_of(learnt: &[PathBuf]) -> Vec<PathBuf> {
     evenly(learnt, LEARNT_LOOKED_AT).map(|(_, path)| path.clone()).collect()
 }
 
-/// Normal pictures that a model is calibrated with.
-pub struct Normal<'a> {
-    /// Some that it learnt; what is usual is told by them alone, and how scores spread by them, too.
-    pub learnt: &'a [PathBuf],
-    /// Some that it did not learn: what the quantiles are of, and where scores lie.
-    pub held_out: &'a [PathBuf],
-}
-
-impl Normal<'_> {
-    /// How many pictures are looked at.
-    pub fn count(&self) -> usize {
-        self.learnt.len() + self.held_out.len()
-    }
-}
-
 /// Where it stands what is usual on a model's maps.
 pub enum Usual {
     /// On those of the pictures that it learnt; without any, nothing is.
@@ -60,43 +45,46 @@ pub enum Usual {
     Known(Option<UsualMaps>),
 }
 
-/// Calibrates `model` on normal pictures, seen as their line sees them, for a false-positive `rate` (0–0.5); `tell` hears how many
-/// pictures are done, those learnt first, and may end it. What a mask hides counts neither for the quantiles nor for the scores.
+/// Calibrates `model` on normal pictures, those held out and some of those that it learnt, seen as their line sees them, for a
+/// false-positive `rate` (0–0.5). The quantiles are of held-out pictures alone, what is usual of learnt ones. `tell` hears how many
+/// pictures of how many are done and may end it. What a mask hides counts neither for the quantiles nor for the scores.
 pub fn calibrate(
     (model, usual): (TrainedModel, Usual),
-    (pictures, sight): (Normal, &mut Sight),
+    (normals, sight): (&Normals, &mut Sight),
     rate: f64,
     device: &Device,
-    tell: &mut dyn FnMut(usize) -> Result<(), TrainingError>,
+    tell: &mut dyn FnMut(usize, usize) -> Result<(), TrainingError>,
 ) -> Result<CalibratedModel, TrainingError> {
     threshold::check_rate(rate)?;
     let networks = model.networks(device)?;
     let (input, mut resizer) = (model.architecture().input, Resizer::new());
-    let mut maps = Vec::with_capacity(pictures.count());
-    for path in pictures.learnt.iter().chain(pictures.held_out) {
-        tell(maps.len())?;
+    let learnt = some_of(&normals.training);
+    let of = learnt.len() + normals.held_out.len();
+    let mut maps = Vec::with_capacity(of);
+    for path in learnt.iter().chain(&normals.held_out) {
+        tell(maps.len(), of)?;
         maps.push(raw_maps(&networks, (path, see(sight, path)?), input, &mut resizer, device)?);
     }
-    tell(maps.len())?;
+    tell(of, of)?;
 
     let grid = grid(model.architecture());
     let cells = grid.rows * grid.columns;
     let usual = match usual {
         Usual::Known(known) => known,
-        Usual::OfLearnt => mean(&maps[..pictures.learnt.len()], cells),
+        Usual::OfLearnt => mean(&maps[..learnt.len()], cells),
     };
     if let Some(usual) = &usual {
         for RawMaps { student_teacher, autoencoder_student, .. } in &mut maps {
             usual.take_off(student_teacher, autoencoder_student);
         }
     }
-    let (learnt, held_out) = maps.split_at(pictures.learnt.len());
+    let (learnt, held_out) = maps.split_at(learnt.len());
     let quantiles = quantiles(held_out, grid).ok_or(ThresholdError::NoScores)?;
     let normalisation = Normalisation { quantiles, usual };
     let by = normalisation.of_what_is_unusual(cells);
     let score = |maps: &RawMaps| score(maps, &by, grid);
     let hidden = |path: &PathBuf| TrainingError::Hidden(path.clone());
-    let scores = held_out.iter().zip(pictures.held_out);
+    let scores = held_out.iter().zip(&normals.held_out);
     let scores = scores.map(|(maps, path)| score(maps).ok_or_else(|| hidden(path)));
     let scores = scores.collect::<Result<Vec<f32>, _>>()?;
     let scores_of_learnt: Vec<f32> = learnt.iter().filter_map(score).collect();
@@ -219,14 +207,15 @@ mod tests {
             image::RgbImage::from_pixel(20, 10, image::Rgb([9, 8, 7])).save(path).unwrap();
         }
         let mut heard = 0;
-        let mut tell = |done| {
+        let mut tell = |done, of| {
+            assert_eq!(of, 3);
             heard += 1;
             if done == 1 { Err(TrainingError::Stopped { step: 7 }) } else { Ok(()) }
         };
         let model = untrained::model(&tiny, 0).into_trained();
         let ended = calibrate(
             (model, Usual::Known(None)),
-            (Normal { learnt: &[], held_out: &paths }, &mut Sight::default()),
+            (&Normals { training: Vec::new(), held_out: paths }, &mut Sight::default()),
             0.01,
             &Device::Cpu,
             &mut tell,
@@ -248,9 +237,10 @@ mod tests {
         };
         let paths: Vec<PathBuf> = pictures.iter().enumerate().map(lay).collect();
         let (learnt, held_out) = paths.split_at(2);
+        let normals = Normals { training: learnt.to_vec(), held_out: held_out.to_vec() };
         let (model, mut sight) = (untrained::model(&tiny, 0).into_trained(), Sight::default());
-        let (model, seen) = ((model, Usual::OfLearnt), (Normal { learnt, held_out }, &mut sight));
-        let model = calibrate(model, seen, 0.01, &Device::Cpu, &mut |_| Ok(())).unwrap();
+        let (model, seen) = ((model, Usual::OfLearnt), (&normals, &mut sight));
+        let model = calibrate(model, seen, 0.01, &Device::Cpu, &mut |_, _| Ok(())).unwrap();
         assert!(model.normalisation().usual.is_some());
         let mut engine = Reference::new(&model, Device::Cpu, "cpu".into()).unwrap();
         let score = |picture| {

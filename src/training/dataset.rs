@@ -105,36 +105,32 @@ impl Normals {
 
 /// Normal pictures to calibrate a finished model with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldOutPictures {
-    /// Sorted by name.
-    pub paths: Vec<PathBuf>,
-    /// Whether the layout shows that the model was not trained on them.
+pub struct CalibrationPictures {
+    /// Those held out, and what the model learnt where that is known.
+    pub normals: Normals,
+    /// Whether the layout shows that the model was not trained on those held out.
     pub known_unseen: bool,
-    /// What the model learnt, where it is known, sorted by name.
-    pub learnt: Vec<PathBuf>,
 }
 
-impl HeldOutPictures {
-    /// The pictures of `root` for a model trained with `seed` on `trained_on`: those of `validation/good`; or those
+impl CalibrationPictures {
+    /// The pictures of `root` for a model trained with `seed` on `trained_on`: held out are those of `validation/good`; or those
     /// that training held out, where `root` is what it was trained on; or else all normal ones.
     pub fn find(root: &Path, seed: u64, trained_on: &PictureSet) -> Result<Self, DatasetError> {
-        match Normals::find(root, seed) {
-            Ok(normals) => {
-                let validation = root.join("validation").join(GOOD).is_dir();
-                let learnt = picture_set(root, &normals.training)?.digest == trained_on.digest;
-                if validation || learnt {
-                    let learnt = if learnt { normals.training } else { Vec::new() };
-                    return Ok(Self { paths: normals.held_out, known_unseen: true, learnt });
-                }
-                let mut paths = [normals.training, normals.held_out].concat();
-                paths.sort();
-                Ok(Self { paths, known_unseen: false, learnt: Vec::new() })
-            }
-            Err(DatasetError::Single(folder)) => {
-                Ok(Self { paths: pictures_in(&folder)?, known_unseen: false, learnt: Vec::new() })
-            }
-            Err(e) => Err(e),
+        let unknown =
+            |held_out| Self { normals: Normals { training: Vec::new(), held_out }, known_unseen: false };
+        let normals = match Normals::find(root, seed) {
+            Err(DatasetError::Single(folder)) => return Ok(unknown(pictures_in(&folder)?)),
+            found => found?,
+        };
+        if picture_set(root, &normals.training)?.digest == trained_on.digest {
+            return Ok(Self { normals, known_unseen: true });
         }
+        if root.join("validation").join(GOOD).is_dir() {
+            return Ok(Self { known_unseen: true, ..unknown(normals.held_out) });
+        }
+        let mut all = [normals.training, normals.held_out].concat();
+        all.sort();
+        Ok(unknown(all))
     }
 }
 
@@ -330,14 +326,17 @@ mod tests {
         let root = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
         let normals = Normals::find(root.path(), 3).unwrap();
         let trained_on = picture_set(root.path(), &normals.training).unwrap();
-        let same = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
-        let (paths, learnt) = (normals.held_out, normals.training);
-        assert_eq!(same, HeldOutPictures { paths, known_unseen: true, learnt });
+        let same = CalibrationPictures::find(root.path(), 3, &trained_on).unwrap();
+        assert_eq!(same, CalibrationPictures { normals, known_unseen: true });
         fs::write(root.path().join("new.png"), "new").unwrap();
-        let other = HeldOutPictures::find(root.path(), 3, &trained_on).unwrap();
-        assert_eq!((other.paths.len(), other.known_unseen, other.learnt.len()), (10, false, 0));
+        let other = CalibrationPictures::find(root.path(), 3, &trained_on).unwrap();
+        assert_eq!((other.normals.held_out.len(), other.known_unseen), (10, false));
+        assert!(other.normals.training.is_empty());
         let single = folder(&["a.png"]);
-        assert_eq!(HeldOutPictures::find(single.path(), 3, &trained_on).unwrap().paths.len(), 1);
+        assert_eq!(
+            CalibrationPictures::find(single.path(), 3, &trained_on).unwrap().normals.held_out.len(),
+            1
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use candle_core::Device;
 use rand::RngCore;
 
 use super::augment::{self, Jitter};
-use super::calibrate::{Normal, Usual, calibrate, grid, some_of};
+use super::calibrate::{Usual, calibrate, grid};
 use super::checkpoint::{self, CheckpointError, Plan};
 use super::dataset::{Normals, picture_set};
 use super::error::TrainingError;
@@ -137,16 +137,13 @@ pub fn train(
     weights.insert_all("teacher.", &inputs.teacher.weights);
     drop(session);
     let model = TrainedModel::new(architecture, weights, record)?;
-    let learnt = some_of(&inputs.normals.training);
-    let pictures = Normal { learnt: &learnt, held_out: &inputs.normals.held_out };
-    let of = pictures.count();
     let (stop, step) = (watch.stop.clone(), plan.steps);
     // The checkpoint of the last step is there.
-    let mut tell = |done| {
+    let mut tell = |done, of| {
         (watch.tell)(Event::Calibrating { done, of });
         if stop.requested() { Err(TrainingError::Stopped { step }) } else { Ok(()) }
     };
-    let seen = (pictures, &mut inputs.sight.clone());
+    let seen = (&inputs.normals, &mut inputs.sight.clone());
     calibrate((model, Usual::OfLearnt), seen, options.false_positive_rate, device, &mut tell)
 }
 

@@ -151,6 +151,8 @@ fn a_trained_model_judges_pictures_and_is_calibrated_anew() {
     let calibrate = ["calibrate", "--model", &model, "--data", &data, "--false-positive-rate", "0.02"];
     let calibrated = succeeded(run(&calibrate));
     assert!(calibrated.stdout.contains("2 % of normal parts"), "{}", calibrated.stdout);
+    // Of the folder that it was trained on, all are looked at: those held out and those learnt.
+    assert!(calibrated.stderr.contains("calibrating 10 of 10"), "{}", calibrated.stderr);
 
     let maps = shop.text("maps");
     let evaluate = ["evaluate", "--model", &model, "--data", &data, "--maps", &maps, "--json"];
