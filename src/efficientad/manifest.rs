@@ -55,7 +55,7 @@ pub struct TrainingRecord {
 pub enum ThresholdMethod {
     /// The empirical quantile of the held-out scores.
     Quantile,
-    /// A tail fitted to the held-out scores, where they are too few for the quantile.
+    /// A tail fitted to the held-out scores, and to those of learnt pictures, where they are too few for the quantile.
     FittedTail,
     /// Stated by a person.
     Given,
@@ -127,7 +127,7 @@ pub struct Calibration {
     pub false_positive_rate: f64,
     /// From how many held-out normal scores.
     pub count: u64,
-    /// Confidence, 0–1, that the true false-positive rate is no higher than asked for.
+    /// Confidence, 0–1, that the true false-positive rate is no higher than asked for, if the scores are of one origin.
     pub confidence: f64,
     /// Those scores, summed up.
     pub held_out: HeldOut,

@@ -15,6 +15,7 @@ use super::error::RetrainError;
 use super::files;
 use crate::frame::{Picture, Size};
 use crate::imaging::{self, Resizer, png};
+use crate::training::dataset::evenly;
 
 /// How many are made.
 const PICTURES: u64 = 64;
@@ -66,9 +67,8 @@ fn framed(picture: &Picture) -> Picture {
 }
 
 fn palette(line: &[PathBuf]) -> Result<Vec<Colour>, RetrainError> {
-    let step = line.len().div_ceil(PALETTES).max(1);
     let (mut resizer, mut palette) = (Resizer::new(), Vec::new());
-    for path in line.iter().step_by(step) {
+    for (_, path) in evenly(line, PALETTES) {
         let small = resizer.resize(&imaging::load(path)?, Size::new(8, 8));
         let small = small.expect("a small size is legal: this is a bug");
         palette.extend(small.rgb().chunks_exact(3).map(|p| [p[0], p[1], p[2]]));

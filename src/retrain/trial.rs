@@ -200,8 +200,10 @@ pub(super) fn run(
 ) -> Result<Vec<Check>, RetrainError> {
     let mut pair = Pair { before: Judge::open(active, terms)?, after: Judge::open(candidate, terms)?, terms };
     let each = PLANTED.div_ceil(pictures.held_out.len().max(1)).min(MOST_IN_ONE);
+    // A threshold that is given follows from no score.
+    let ask_about = if terms.limit.given.is_none() { pictures.learnt.as_slice() } else { &[] };
     let of = pictures.held_out.len() * (1 + each)
-        + pictures.learnt.len()
+        + ask_about.len()
         + pictures.defects.len()
         + pictures.recent.len();
     let mut done = 0;
@@ -219,7 +221,7 @@ pub(super) fn run(
         step(1 + each)?;
     }
     let mut learnt = Vec::new();
-    for path in &pictures.learnt {
+    for path in ask_about {
         step(1)?;
         learnt.push(pair.after.score(&imaging::load(path)?)?);
     }

@@ -225,6 +225,33 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_whose_maps_are_no_numbers_is_named_whether_learnt_or_held_out() {
+        let tiny = Architecture::new(PdnSize::Tiny, Size::new(256, 256)).unwrap();
+        let mut broken = untrained::model(&tiny, 0).into_trained();
+        let mut weights = broken.weights().clone();
+        let (name, mut weight) = weights
+            .iter()
+            .find(|(name, _)| name.starts_with("student"))
+            .map(|(n, w)| (n.to_owned(), w.clone()))
+            .unwrap();
+        weight.values.fill(f32::MAX);
+        weights.insert(name, weight);
+        broken = TrainedModel::new(tiny, weights, broken.training().clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part.png");
+        std::fs::write(&path, imaging::png(&untrained::picture(Size::new(256, 256), 1))).unwrap();
+        for normals in [
+            Normals { training: vec![path.clone()], held_out: Vec::new() },
+            Normals { training: Vec::new(), held_out: vec![path.clone()] },
+        ] {
+            let (model, mut sight) = ((broken.clone(), Usual::OfLearnt), Sight::default());
+            let ended = calibrate(model, (&normals, &mut sight), 0.01, &Device::Cpu, &mut |_, _| Ok(()));
+            let told = ended.unwrap_err().to_string();
+            assert!(told.contains("part.png") && told.contains("train the model again"), "{told}");
+        }
+    }
+
+    #[test]
     fn held_out_pictures_score_as_the_next_part_will() {
         let input = Size::new(256, 256);
         let tiny = Architecture::new(PdnSize::Tiny, input).unwrap();

@@ -212,7 +212,7 @@ pub(super) fn order_statistic(sorted: &[f64], rate: f64) -> Option<Estimate> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The mean true rate over many draws of `n` scores by `draw`, and the mean stated confidence with the share of
@@ -250,7 +250,8 @@ mod tests {
         GUMBEL.exceedance(x)
     }
 
-    fn lognormal_draw(rng: &mut ChaCha8Rng) -> f64 {
+    /// Of median 1, its logarithm of standard deviation 0.4.
+    pub(in crate::training) fn lognormal_draw(rng: &mut ChaCha8Rng) -> f64 {
         let (a, b) = (unit(rng), unit(rng));
         (0.4 * (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()).exp()
     }

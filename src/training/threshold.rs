@@ -68,12 +68,12 @@ pub fn find(held_out: &[f32], learnt: &[f32], rate: f64) -> Result<Calibration, 
         let found = tail::order_statistic(&held_out, rate);
         (ThresholdMethod::Quantile, None, found.expect("ten expected above leave one above: this is a bug"))
     } else {
-        let learnt = if n < ENOUGH_FOR_PEAKS { Stretched::to(&held_out, learnt) } else { None };
-        let all = match &learnt {
-            Some(learnt) => learnt.with(&held_out),
-            None => held_out.clone(),
+        let told = (n < ENOUGH_FOR_PEAKS).then(|| pooled(&held_out, learnt)).flatten();
+        let (learnt, estimate) = match told {
+            Some((learnt, all)) => (Some(learnt), fitted(&all, rate)),
+            None => (None, fitted(&held_out, rate)),
         };
-        (ThresholdMethod::FittedTail, learnt.map(|learnt| learnt.summary), fitted(&all, rate))
+        (ThresholdMethod::FittedTail, learnt, estimate)
     };
     let threshold = estimate.score as f32;
     Ok(Calibration {
@@ -104,31 +104,25 @@ fn fitted(all: &[f64], rate: f64) -> tail::Estimate {
     peaks.unwrap_or_else(|| tail::extreme_value(all, rate))
 }
 
-/// Scores of what a model learnt, stretched to where those of what it did not learn lie.
-struct Stretched {
-    scores: Vec<f64>,
-    summary: Learnt,
-}
-
-impl Stretched {
-    /// By the ratio of the means: the better a model knows its pictures, the lower they score and the less they spread, both by
-    /// the same factor. That they score higher than others is chance, and no reason to press them together.
-    fn to(held_out: &[f64], learnt: &[f32]) -> Option<Self> {
-        let learnt: Vec<f64> = learnt.iter().map(|&s| f64::from(s)).filter(|s| s.is_finite()).collect();
-        let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len() as f64;
-        let own = mean(&learnt);
-        let stretch = (mean(held_out) / own).max(1.0);
-        (own > 0.0 && stretch <= MOST_STRETCH).then(|| Self {
-            summary: Learnt { count: learnt.len() as u64, mean: own as f32, stretch: stretch as f32 },
-            scores: learnt.into_iter().map(|score| score * stretch).collect(),
-        })
+/// The scores of what a model learnt, summed up, and all scores in order, those stretched to where the ones that were held out
+/// lie; none where they tell nothing of others.
+///
+/// They are stretched by the ratio of the means: the better a model knows its pictures, the lower they score and the less they
+/// spread, both by the same factor. That they score higher than others is chance, and no reason to press them together.
+fn pooled(held_out: &[f64], learnt: &[f32]) -> Option<(Learnt, Vec<f64>)> {
+    let mut learnt: Vec<f64> = learnt.iter().map(|&s| f64::from(s)).filter(|s| s.is_finite()).collect();
+    let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len() as f64;
+    let own = mean(&learnt);
+    let stretch = (mean(held_out) / own).max(1.0);
+    // Without any, their mean is no number.
+    if own.is_nan() || own <= 0.0 || stretch > MOST_STRETCH {
+        return None;
     }
-
-    fn with(&self, held_out: &[f64]) -> Vec<f64> {
-        let mut all = [held_out, &self.scores].concat();
-        all.sort_by(f64::total_cmp);
-        all
-    }
+    let summary = Learnt { count: learnt.len() as u64, mean: own as f32, stretch: stretch as f32 };
+    learnt.iter_mut().for_each(|score| *score *= stretch);
+    learnt.extend_from_slice(held_out);
+    learnt.sort_by(f64::total_cmp);
+    Some((summary, learnt))
 }
 
 fn summary(sorted: &[f64], threshold: f32) -> HeldOut {
@@ -149,9 +143,10 @@ fn summary(sorted: &[f64], threshold: f32) -> HeldOut {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::{Rng, SeedableRng};
+    use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
+    use super::super::tail::tests::lognormal_draw;
     use super::*;
 
     fn spread(n: usize) -> Vec<f32> {
@@ -190,11 +185,7 @@ mod tests {
 
     /// Log-normal scores of what a model learnt by `heart`: 1 for no better than anything else.
     fn scores(rng: &mut ChaCha8Rng, n: usize, heart: f64) -> Vec<f32> {
-        let normal = |rng: &mut ChaCha8Rng| {
-            let (a, b): (f64, f64) = (rng.random(), rng.random());
-            (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos()
-        };
-        (0..n).map(|_| (0.1 * heart * (0.4 * normal(rng)).exp()) as f32).collect()
+        (0..n).map(|_| (0.1 * heart * lognormal_draw(rng)) as f32).collect()
     }
 
     #[test]
