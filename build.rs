@@ -1,6 +1,6 @@
-//! Compiles the CUDA engine's kernels, where the feature `cuda-inference` asks for them, and Adam's, where `cuda` does.
+//! Compiles the CUDA engine's kernels, where the feature `cuda-inference` asks for them, and training's, where `cuda` does.
 //!
-//! Out: PTX of Adam's for candle to load; of the engine's, one image with machine code for each generation of cards since
+//! Out: PTX of training's for candle to load; of the engine's, one image with machine code for each generation of cards since
 //! Ampere, and PTX for later ones. Needs `nvcc` of CUDA 12 or 13: from `NVCC`, below `CUDA_HOME` or `CUDA_PATH`, on the
 //! path, or in /usr/local/cuda.
 
@@ -9,7 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KERNELS: &str = "src/detector/cuda/kernels";
-const ADAM: &str = "src/training/adam/adam.cu";
+/// What both include.
+const SHARED: &str = "src/cuda";
+/// Training's, and what their PTX is called.
+const TRAINING: [(&str, &str); 2] = [
+    ("src/efficientad/ops/cuda/kernels/training.cu", "training.ptx"),
+    ("src/training/adam/adam.cu", "adam.ptx"),
+];
 /// Generations that get machine code; the last one gets PTX, too.
 const GENERATIONS: &[&str] = &["80", "86", "89", "90"];
 
@@ -18,7 +24,9 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA_INFERENCE").is_none() {
         return;
     }
-    println!("cargo:rerun-if-changed={KERNELS}");
+    for sources in [KERNELS, SHARED, "src/efficientad/ops/cuda/kernels", "src/training/adam"] {
+        println!("cargo:rerun-if-changed={sources}");
+    }
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "NVCC_CCBIN"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -40,12 +48,12 @@ fn main() {
     command.arg("-o").arg(out.join("kernels.fatbin")).arg(Path::new(KERNELS).join("kernels.cu"));
     run(&mut command, &nvcc);
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        println!("cargo:rerun-if-changed={ADAM}");
         let oldest = format!("-arch=compute_{}", GENERATIONS[0]);
-        run(
-            Command::new(&nvcc).args(["-ptx", "-O3", &oldest, "-o"]).arg(out.join("adam.ptx")).arg(ADAM),
-            &nvcc,
-        );
+        for (source, ptx) in TRAINING {
+            let mut command = Command::new(&nvcc);
+            command.args(["-ptx", "-O3", "-std=c++17", "-diag-suppress=128", &oldest, "-o"]);
+            run(command.arg(out.join(ptx)).arg(source), &nvcc);
+        }
     }
 }
 

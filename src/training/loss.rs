@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::efficientad::statistics::quantile;
+use crate::efficientad::ops::nth_largest;
 
 /// The share of the student's errors that are hard, from the largest down (paper §3.2: 1 − p_hard, p_hard = 0.999).
 pub const HARD_SHARE: f64 = 0.001;
@@ -112,63 +112,16 @@ impl Visible {
     }
 }
 
-/// The mean of the visible elements of `errors` at or above their 1 − `share` quantile.
+/// The mean of the visible elements of `errors`, none of them below zero, at or above their 1 − `share` quantile.
 fn hard(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
-    if errors.device().is_cpu() {
-        hard_by_selection(errors, visible, share)
-    } else {
-        hard_by_search(errors, visible, share)
-    }
-}
-
-fn hard_by_selection(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
-    let mut values = errors.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    if let Some(Visible { cells, .. }) = visible {
-        let mut at = 0..;
-        values.retain(|_| cells[at.next().unwrap_or(0) % cells.len()]);
-    }
-    let Some(limit) = quantile(&mut values, 1.0 - share) else {
-        candle_core::bail!("a map without elements: this is a bug")
-    };
-    // An error that is no number leaves nothing at or above the quantile; the mean must be no number, too.
-    let count = values.iter().filter(|&&v| v >= limit).count();
-    let mut mask = errors.detach().ge(f64::from(limit))?.to_dtype(errors.dtype())?;
-    if let Some(visible) = visible {
-        mask = mask.broadcast_mul(&visible.weights)?;
-    }
-    (errors * mask)?.sum_all()? / count as f64
-}
-
-/// Parts that each round of the search cuts the interval into, and rounds: together 24 bits.
-const PARTS: usize = 16;
-const ROUNDS: usize = 6;
-
-/// The same without leaving the device. Errors that lie within 2⁻²⁴ of the largest one below the quantile may count, too.
-fn hard_by_search(errors: &Tensor, visible: Option<&Visible>, share: f64) -> Result<Tensor> {
-    let (device, rows) = (errors.device(), errors.dim(1)?);
     let all = errors.detach().to_dtype(DType::F32)?;
     // What is hidden is no error, and sought among as many fewer.
     let (values, count) = match visible {
         Some(visible) => (all.broadcast_mul(&visible.weights)?, visible.count(errors)?),
-        None => (all.contiguous()?, all.elem_count()),
+        None => (all, errors.elem_count()),
     };
-    let above = count - ((1.0 - share) * (count - 1) as f64).ceil() as usize;
-    let values = values.reshape((1, rows, errors.elem_count() / rows))?;
-    let parts: Vec<f32> = (0..PARTS).map(|i| i as f32 / PARTS as f32).collect();
-    let parts = Tensor::from_vec(parts, PARTS, device)?;
-    // Squares are at least zero, which all of them reach.
-    let mut low = Tensor::zeros(1, DType::F32, device)?;
-    let mut width = values.flatten_all()?.max(0)?.reshape(1)?;
-    for _ in 0..ROUNDS {
-        let limits = parts.broadcast_mul(&width)?.broadcast_add(&low)?;
-        let reached = values.broadcast_ge(&limits.reshape((PARTS, 1, 1))?)?.to_dtype(DType::F32)?;
-        let enough = reached.sum(2)?.sum(1)?.ge(above as f64)?.to_dtype(DType::F32)?;
-        let last = (enough.sum(0)?.reshape(1)? - 1.0)?;
-        width = (width / PARTS as f64)?;
-        low = (low + (last * &width)?)?;
-    }
-    let mask = values.broadcast_ge(&low.reshape((1, 1, 1))?)?.to_dtype(errors.dtype())?;
-    let mask = mask.reshape(errors.shape())?;
+    let nth = count - ((1.0 - share) * (count - 1) as f64).ceil() as usize;
+    let mask = values.broadcast_ge(&nth_largest(&values, nth)?)?.to_dtype(errors.dtype())?;
     let mask = visible.map_or(Ok(mask.clone()), |visible| mask.broadcast_mul(&visible.weights))?;
     // An error that is no number makes the sum no number.
     (errors * &mask)?.sum_all()? / mask.sum_all()?
@@ -209,6 +162,7 @@ impl LossValues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::efficientad::statistics::quantile;
     use candle_core::Var;
 
     fn outputs(student: &Tensor) -> Outputs {
@@ -272,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hard_is_the_same_by_search_as_by_selection() {
+    fn what_is_hard_is_what_lies_at_or_above_the_quantile() {
         let all = (1, 384, 56, 56);
         for (seed, shape, share) in
             [(1, all, HARD_SHARE), (1, all, 0.1), (2, (1, 20, 10, 10), 0.02), (3, (1, 7, 3, 5), HARD_SHARE)]
@@ -284,29 +238,32 @@ mod tests {
             };
             let values: Vec<f32> =
                 (0..shape.1 * shape.2 * shape.3).map(|_| number().powi(4) * 30.0).collect();
+            let limit = quantile(&mut values.clone(), 1.0 - share).unwrap();
+            let chosen: Vec<f64> = values.iter().filter(|&&v| v >= limit).map(|&v| f64::from(v)).collect();
             let errors = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap();
-            let [a, b] = [hard_by_selection, hard_by_search].map(|hard| {
-                let loss = hard(&errors, None, share).unwrap();
-                let gradient = loss.backward().unwrap().get(&errors).unwrap().clone();
-                let chosen = gradient.gt(0.0).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap();
-                (loss.to_scalar::<f32>().unwrap(), chosen.to_scalar::<f32>().unwrap())
-            });
-            assert_eq!(a.1, b.1, "{shape:?} {share}");
-            assert!((a.0 - b.0).abs() <= 1e-5 * a.0.abs(), "{a:?} {b:?}");
+            let loss = hard(&errors, None, share).unwrap();
+            let gradient = loss.backward().unwrap().get(&errors).unwrap().clone();
+            let count = gradient.gt(0.0).unwrap().to_dtype(DType::F32).unwrap().sum_all().unwrap();
+            assert_eq!(count.to_scalar::<f32>().unwrap(), chosen.len() as f32, "{shape:?} {share}");
+            let mean = (chosen.iter().sum::<f64>() / chosen.len() as f64) as f32;
+            let loss = loss.to_scalar::<f32>().unwrap();
+            assert!((loss - mean).abs() <= 1e-5 * mean, "{loss} instead of {mean}");
         }
         let broken = Tensor::full(f32::NAN, (1, 2, 3, 3), &Device::Cpu).unwrap();
-        assert!(hard_by_search(&broken, None, HARD_SHARE).unwrap().to_scalar::<f32>().unwrap().is_nan());
+        assert!(hard(&broken, None, HARD_SHARE).unwrap().to_scalar::<f32>().unwrap().is_nan());
     }
 
     #[test]
-    fn what_is_hidden_is_not_found_by_search() {
+    fn the_hardest_are_sought_among_what_is_visible() {
         let values: Vec<f32> = (0..2000).map(|i| if i % 100 == 7 { 50.0 } else { 1.0 + i as f32 }).collect();
+        let seen: Vec<f32> =
+            (0..2000).filter(|i| i % 100 != 7).map(|i| values[i]).filter(|v| *v >= 1999.0).collect();
         let errors = Tensor::from_vec(values, (1, 20, 10, 10), &Device::Cpu).unwrap();
         let hidden: Vec<bool> = (0..100).map(|cell| cell == 7).collect();
         let visible = Visible::new(&hidden, 10, 10, &Device::Cpu).unwrap().unwrap();
-        let [a, b] = [hard_by_selection, hard_by_search]
-            .map(|hard| hard(&errors, Some(&visible), HARD_SHARE).unwrap().to_scalar::<f32>().unwrap());
-        assert_eq!(a, b);
+        // The largest 2 of 1,980.
+        let found = hard(&errors, Some(&visible), HARD_SHARE).unwrap().to_scalar::<f32>().unwrap();
+        assert_eq!(found, seen.iter().sum::<f32>() / seen.len() as f32);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The operations as candle has them, `[batch, channels, rows, columns]`, mended: for every device but the CPU.
+//! The operations as candle has them, `[batch, channels, rows, columns]`, mended: for devices without kernels of ours, and on cards for
+//! convolutions that are not of the networks.
 //!
 //! candle's average pool has a wrong gradient on odd sizes, its bilinear resize none, and its convolution's input
 //! gradient is slow.

@@ -1,12 +1,16 @@
 //! Differentiable tensor operations of the networks, each with a correct backward pass on odd and even sizes.
 //!
 //! In f32 or f64, on any candle device. The functions take and give `[batch, channels, rows, columns]`; networks chain
-//! [`Features`], which stay in the order that suits the device. candle's own average pool has a wrong gradient on odd
+//! [`Features`], which stay in the order that suits the device: channels last on the CPU (`layer`, `resize`) and on NVIDIA
+//! cards (`cuda`), candle's own elsewhere (`channels_first`). candle's own average pool has a wrong gradient on odd
 //! sizes and its bilinear resize has none, hence these.
 
 mod channels_first;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 mod layer;
+mod nth_largest;
 mod order;
 mod resize;
 #[cfg(test)]
@@ -15,6 +19,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 pub use layer::Layer;
+pub use nth_largest::nth_largest;
 
 /// Feature maps between two operations, in the order of their dimensions that the device computes in.
 #[derive(Debug, Clone)]
@@ -32,6 +37,15 @@ enum Order {
 impl Features {
     /// From `[batch, channels, rows, columns]`.
     pub fn new(x: &Tensor) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if cuda::fits(x)? {
+            return Ok(Self { tensor: cuda::channels_last(x)?, order: Order::ChannelsLast });
+        }
+        Self::of_any_width(x)
+    }
+
+    /// The same, for layers with any number of channels, which a card's kernels are not made for.
+    fn of_any_width(x: &Tensor) -> Result<Self> {
         if x.device().is_cpu() {
             Ok(Self { tensor: order::channels_last(x)?, order: Order::ChannelsLast })
         } else {
@@ -48,7 +62,8 @@ impl Features {
     pub fn into_tensor(self) -> Result<Tensor> {
         match self.order {
             Order::ChannelsFirst => Ok(self.tensor),
-            Order::ChannelsLast => order::channels_first(&self.tensor),
+            Order::ChannelsLast if self.tensor.device().is_cpu() => order::channels_first(&self.tensor),
+            Order::ChannelsLast => self.tensor.permute((0, 3, 1, 2))?.contiguous(),
         }
     }
 
@@ -56,6 +71,8 @@ impl Features {
     pub fn layer(&self, weight: &Tensor, bias: &Tensor, layer: Layer) -> Result<Self> {
         let run = match self.order {
             Order::ChannelsFirst => channels_first::layer,
+            #[cfg(feature = "cuda")]
+            Order::ChannelsLast if self.tensor.device().is_cuda() => cuda::layer,
             Order::ChannelsLast => layer::apply,
         };
         Ok(Self { tensor: run(&self.tensor, weight, bias, layer)?, ..*self })
@@ -65,6 +82,8 @@ impl Features {
     pub fn resize(&self, rows: usize, columns: usize) -> Result<Self> {
         let run = match self.order {
             Order::ChannelsFirst => channels_first::resize_bilinear,
+            #[cfg(feature = "cuda")]
+            Order::ChannelsLast if self.tensor.device().is_cuda() => cuda::resize_bilinear,
             Order::ChannelsLast => resize::apply,
         };
         Ok(Self { tensor: run(&self.tensor, rows, columns)?, ..*self })
@@ -88,7 +107,9 @@ pub fn conv2d(
         Some(bias) => bias.clone(),
         None => Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?,
     };
-    Features::new(x)?.layer(weight, &none, Layer { stride, padding, relu: false, pool: None })?.into_tensor()
+    Features::of_any_width(x)?
+        .layer(weight, &none, Layer { stride, padding, relu: false, pool: None })?
+        .into_tensor()
 }
 
 /// 2×2 average pool of stride 2 with `padding` zeros on each side, which count: `[b, c, h, w]` →
@@ -100,5 +121,5 @@ pub fn avg_pool2(x: &Tensor, padding: usize) -> Result<Tensor> {
 /// Bilinear resize with half-pixel centres and no antialiasing (PyTorch's `align_corners=False`): `[b, c, h, w]` →
 /// `[b, c, rows, columns]`.
 pub fn resize_bilinear(x: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
-    Features::new(x)?.resize(rows, columns)?.into_tensor()
+    Features::of_any_width(x)?.resize(rows, columns)?.into_tensor()
 }

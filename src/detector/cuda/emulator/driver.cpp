@@ -4,9 +4,7 @@
 // dependencies allow. Device 0 works; device 1 dies at its second graph; device 2 is too old.
 //
 //     c++ -std=c++17 -O3 -fPIC -shared -pthread -DEMULATED -U_FORTIFY_SOURCE -x c++ driver.cpp -o libcuda.so.1
-#include "machine.hpp"
-
-#include "../kernels/device.cuh"
+#include "../../../cuda/device.cuh"
 #define fmaxf std::fmax
 #define fminf std::fmin
 #include "../kernels/kernels.cu"

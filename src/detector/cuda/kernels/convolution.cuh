@@ -8,7 +8,7 @@
 // Layouts: activations [batch, rows, columns, channels], channels a multiple of 32; weights [outputs][steps][32], where the
 // outputs of each 32 are ordered such that a thread ends up with eight neighbouring channels (`weights.rs` packs them).
 #pragma once
-#include "device.cuh"
+#include "../../../cuda/device.cuh"
 
 #define SOURCES 2
 #define PROBLEMS 2

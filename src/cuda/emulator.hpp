@@ -232,16 +232,18 @@ typedef const u8 *Place;
 
 inline Place place_of(const void *shared) { return static_cast<const u8 *>(shared); }
 
-inline void copy_async(Place shared, const void *global) {
+inline void copy_async_if(bool there, Place shared, const void *global) {
     using namespace emulated;
     u8 *start = block->shared.data(), *to = start + (shared - start);
     if (to < start || to + 16 > start + block->shared.size() - 128) fail("a copy beyond shared memory");
     if (reinterpret_cast<uintptr_t>(global) % 16 || (to - start) % 16) fail("a copy that is not aligned");
-    if (!readable(global, 16)) fail("a copy from outside an allocation");
+    if (there && !readable(global, 16)) fail("a copy from outside an allocation");
     Copy copy = {to, {}};
-    std::memcpy(copy.bytes, global, 16);
+    if (there) std::memcpy(copy.bytes, global, 16);
     fiber->uncommitted.push_back(copy);
 }
+
+inline void copy_async(Place shared, const void *global) { copy_async_if(true, shared, global); }
 
 inline void commit_copies() {
     emulated::fiber->groups.push_back(std::move(emulated::fiber->uncommitted));
@@ -301,6 +303,47 @@ inline void multiply(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     for (int i = 0; i < 4; i++) sums[i] = w.results[lane][i];
 }
 
+inline float round_to_tf32(float value) {
+    u32 bits;
+    std::memcpy(&bits, &value, 4);
+    // Ties go away from zero; what is infinite or no number stays what it is.
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & ~0x1fffu;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// PTX: mma.m16n8k8, tf32 operands: with g = t / 4 and q = t % 4, register i of A holds row g + 8 (i % 2), column
+// q + 4 (i / 2); register i of B row q + 4i of column g; C as above. The lower 13 bits of an operand are not read.
+inline void multiply_tf32(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    using namespace emulated;
+    Warp &w = *fiber->warp;
+    const int lane = fiber->lane;
+    for (int i = 0; i < 4; i++) w.words[lane][i] = a[i], w.numbers[lane][i] = sums[i];
+    w.words[lane][4] = b0, w.words[lane][5] = b1;
+    with_warp(4, [](Warp &w) {
+        const auto value = [](u32 bits) {
+            float read;
+            bits &= ~0x1fffu;
+            std::memcpy(&read, &bits, 4);
+            return read;
+        };
+        float a[16][8], b[8][8];
+        for (int t = 0; t < 32; t++) {
+            const int g = t / 4, q = t % 4;
+            for (int i = 0; i < 4; i++) a[g + 8 * (i % 2)][q + 4 * (i / 2)] = value(w.words[t][i]);
+            for (int i = 0; i < 2; i++) b[q + 4 * i][g] = value(w.words[t][4 + i]);
+        }
+        float c[16][8] = {};
+        for (int m = 0; m < 16; m++)
+            for (int k = 0; k < 8; k++)
+                for (int n = 0; n < 8; n++) c[m][n] += a[m][k] * b[k][n];
+        for (int t = 0; t < 32; t++)
+            for (int i = 0; i < 4; i++)
+                w.results[t][i] = w.numbers[t][i] + c[t / 4 + 8 * (i / 2)][2 * (t % 4) + i % 2];
+    });
+    for (int i = 0; i < 4; i++) sums[i] = w.results[lane][i];
+}
+
 inline float from_lane_across(float value, int distance) {
     using namespace emulated;
     Warp &w = *fiber->warp;
@@ -313,6 +356,8 @@ inline float from_lane_across(float value, int distance) {
 }
 
 inline void wait_for_block() { emulated::wait_for_block(); }
+
+inline void add_to(u32 *to, u32 more) { reinterpret_cast<std::atomic<u32> *>(to)->fetch_add(more); }
 
 inline void raise_to(u32 *to, u32 value) {
     auto *atomic = reinterpret_cast<std::atomic<u32> *>(to);

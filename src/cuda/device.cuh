@@ -1,12 +1,12 @@
-// What the kernels need of the machine: halves, asynchronous copies, matrix fragments, shuffles.
+// What all kernels need of the machine: halves, asynchronous copies, matrix fragments, shuffles.
 //
 // On a card each function is one PTX instruction (sm_80 or later). With EMULATED defined the same functions come from
-// ../emulator/machine.hpp, written from the PTX manual, so that the kernels' arithmetic of indices can be tested where
-// there is no card. Not here: anything that knows what a convolution is.
+// emulator.hpp, written from the PTX manual, so that the kernels' arithmetic of indices can be tested where there is no
+// card. Not here: anything that knows what a convolution is.
 #pragma once
 
 #ifdef EMULATED
-#include "../emulator/machine.hpp"
+#include "emulator.hpp"
 #else
 
 typedef unsigned char u8;
@@ -57,6 +57,12 @@ __device__ __forceinline__ void copy_async(Place shared, const void *global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 
+// The same, or 16 bytes of zeros.
+__device__ __forceinline__ void copy_async_if(bool there, Place shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Until at most PENDING of this thread's committed groups are still under way.
@@ -80,11 +86,28 @@ __device__ __forceinline__ void multiply(float (&sums)[4], const u32 (&a)[4], u3
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The nearest number with ten bits of fraction, which is what the product below reads of a float.
+__device__ __forceinline__ float round_to_tf32(float value) {
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return __uint_as_float(bits);
+}
+
+// sums (16 by 8, f32) += a (16 by 8 floats) times b (8 by 8 floats), of whose fractions ten bits count.
+__device__ __forceinline__ void multiply_tf32(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 __device__ __forceinline__ float from_lane_across(float value, int distance) {
     return __shfl_xor_sync(0xffffffffu, value, distance);
 }
 
 __device__ __forceinline__ void wait_for_block() { __syncthreads(); }
+
+__device__ __forceinline__ void add_to(u32 *to, u32 more) { atomicAdd(to, more); }
 
 __device__ __forceinline__ void raise_to(u32 *to, u32 value) { atomicMax(to, value); }
 
