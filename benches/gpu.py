@@ -198,10 +198,10 @@ def agreement(s, size, steps=6):
                 raise Skip("built with cuda-inference, without training")
             raise
     figures, fault = {}, None
-    for which, place, bounds in (("first", 0, {"hard": 5e-3, "penalty": 5e-3, "autoencoder": 0.05}),
-                                 ("last", -1, {"hard": 0.05, "penalty": 0.05, "autoencoder": 0.1})):
+    for which, place, bounds in (("first", 0, {"hard": 1e-3, "penalty": 5e-3, "autoencoder": 1e-3}),
+                                 ("last", -1, {"hard": 0.02, "penalty": 0.05, "autoencoder": 0.02})):
         cpu, cuda = losses["cpu"][place], losses["cuda:0"][place]
-        # Dropout is drawn differently, and each step begins where the last one ended.
+        # Each step begins where the last one ended.
         for name, bound in bounds.items():
             if name not in cpu or cpu[name] is None:
                 continue

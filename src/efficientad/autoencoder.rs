@@ -58,7 +58,7 @@ impl Autoencoder {
     }
 
     /// Its guess for `x [b, 3, H, W]`: `[b, C, H/4−8, W/4−8]`. With `dropout`, a fifth of the decoder's activations
-    /// is silenced as the generator says, or on a card as the device's own does; that is for training only.
+    /// is silenced as the generator says; that is for training only.
     pub fn forward(&self, x: &Tensor, mut dropout: Option<&mut dyn RngCore>) -> Result<Tensor> {
         let mut x = Features::new(x)?;
         for conv in &self.encoder {
@@ -73,26 +73,9 @@ impl Autoencoder {
             if i + 2 < self.decoder.len()
                 && let Some(rng) = dropout.as_deref_mut()
             {
-                x = x.map(|x| drop_out(x, rng))?;
+                x = x.drop_out(DROPOUT, rng.next_u64())?;
             }
         }
         x.into_tensor()
     }
-}
-
-fn drop_out(x: &Tensor, rng: &mut dyn RngCore) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        // A mask drawn where it is used costs neither this thread nor the bus; the device was seeded.
-        let kept = Tensor::rand(0f32, 1f32, x.shape(), x.device())?.ge(DROPOUT)?.to_dtype(x.dtype())?;
-        return x * (kept / (1.0 - DROPOUT))?;
-    }
-    const DROPPED_OF_65536: u16 = (DROPOUT * 65536.0) as u16;
-    let mut bytes = vec![0u8; 2 * x.elem_count()];
-    rng.fill_bytes(&mut bytes);
-    let kept = (1.0 / (1.0 - DROPOUT)) as f32;
-    let mask = |pair: &[u8]| {
-        if u16::from_le_bytes([pair[0], pair[1]]) < DROPPED_OF_65536 { 0.0 } else { kept }
-    };
-    let mask: Vec<f32> = bytes.chunks_exact(2).map(mask).collect();
-    x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
 }

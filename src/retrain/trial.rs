@@ -15,6 +15,7 @@ use crate::efficientad::CalibratedModel;
 use crate::frame::{Picture, Pixels};
 use crate::imaging::{self, Preparation, Resizer};
 use crate::shutdown::Shutdown;
+use crate::training::dataset::evenly;
 
 /// Planted defects at least, so that one is no more than a hundredth; each held-out picture gets as many, and recent frames
 /// what is missing then.
@@ -175,8 +176,7 @@ impl Pair<'_> {
         }
         let each = missing.div_ceil(quiet.len()).min(MOST_IN_ONE);
         // Spread over the time that they show.
-        let chosen = quiet.iter().step_by((quiet.len() / missing).max(1)).take(missing);
-        for (at, path) in chosen.enumerate() {
+        for (at, (_, path)) in evenly(quiet, missing).enumerate() {
             step(each)?;
             let picture = match self.terms.sight.load(path) {
                 Err(RetrainError::Picture(_) | RetrainError::Region { .. }) => continue,

@@ -1,10 +1,8 @@
 //! Adam as PyTorch's `torch.optim.Adam`: weight decay is added to the gradient, not taken from the weight (AdamW).
 //!
-//! In: gradients by variable. Out: changed variables. Owned by the training thread. On the CPU and on NVIDIA cards
-//! three kernels; elsewhere plain tensor operations of the same formula.
+//! In: gradients by variable. Out: changed variables. Owned by the training thread. On the CPU three
+//! passes, on NVIDIA cards one for all variables; elsewhere plain tensor operations of the same formula.
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use candle_nn::VarMap;
@@ -62,15 +60,23 @@ impl Adam {
         // Beyond 2^31 steps the corrections have been 1 for ages.
         let t = self.steps.min(i32::MAX as u64) as i32;
         let rate = Rate { step: learning_rate / (1.0 - BETA1.powi(t)), root: (1.0 - BETA2.powi(t)).sqrt() };
-        for Slot { variable, moments, .. } in &self.slots {
-            let Some(gradient) = gradients.get(variable) else { continue };
-            let gradient = gradient.detach().contiguous()?;
-            if has_kernels(variable) {
-                moments[0].inplace_op3(&gradient, variable, &Moment::First)?;
-                moments[1].inplace_op3(&gradient, variable, &Moment::Second)?;
+        let mut moved = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            if let Some(gradient) = gradients.get(&slot.variable) {
+                moved.push((slot, gradient.detach().contiguous()?));
+            }
+        }
+        #[cfg(feature = "cuda")]
+        if moved.first().is_some_and(|(slot, _)| slot.variable.device().is_cuda()) {
+            return card::step(&moved, &rate);
+        }
+        for (Slot { variable, moments, .. }, gradient) in &moved {
+            if variable.device().is_cpu() {
+                moments[0].inplace_op3(gradient, variable, &Moment::First)?;
+                moments[1].inplace_op3(gradient, variable, &Moment::Second)?;
                 variable.inplace_op3(&moments[0], &moments[1], &rate)?;
             } else {
-                rate.apply(variable, moments, &gradient)?;
+                rate.apply(variable, moments, gradient)?;
             }
         }
         Ok(())
@@ -110,11 +116,6 @@ impl Adam {
         self.steps = steps;
         Ok(())
     }
-}
-
-/// Whether the variable's device has kernels of ours.
-fn has_kernels(variable: &Var) -> bool {
-    variable.device().is_cpu() || cfg!(feature = "cuda") && variable.device().is_cuda()
 }
 
 /// How far a step goes: `step · m / (√v / root + ε)`.
@@ -168,24 +169,6 @@ impl InplaceOp3 for Moment {
         }
         Ok(())
     }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        moment: &mut CudaStorage,
-        layout: &Layout,
-        gradient: &CudaStorage,
-        gradient_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-    ) -> Result<()> {
-        let (kernel, keep) = match self {
-            Self::First => ("adam_first", BETA1),
-            Self::Second => ("adam_second", BETA2),
-        };
-        let inputs = [(gradient, gradient_layout), (weight, weight_layout)];
-        card::run(kernel, (moment, layout), inputs, &[keep as f32, WEIGHT_DECAY as f32])
-    }
 }
 
 impl InplaceOp3 for Rate {
@@ -206,21 +189,6 @@ impl InplaceOp3 for Rate {
         let inputs = (slice(first, first_layout)?, slice(second, second_layout)?);
         update(slice_mut(weight, layout)?, inputs, |w, m, v| w - step * (m / (v.sqrt() / root + epsilon)));
         Ok(())
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        weight: &mut CudaStorage,
-        layout: &Layout,
-        first: &CudaStorage,
-        first_layout: &Layout,
-        second: &CudaStorage,
-        second_layout: &Layout,
-    ) -> Result<()> {
-        let inputs = [(first, first_layout), (second, second_layout)];
-        let factors = [self.step as f32, self.root as f32, EPSILON as f32];
-        card::run("adam_step", (weight, layout), inputs, &factors)
     }
 }
 

@@ -60,10 +60,10 @@ pub enum DatasetError {
     },
 }
 
-/// All `paths` where they are no more than `most`, or else that many, which lie evenly among them; with their indices.
-pub fn evenly(paths: &[PathBuf], most: usize) -> impl Iterator<Item = (usize, &PathBuf)> {
-    let taken = paths.len().min(most);
-    (0..taken).map(move |nth| nth * paths.len() / taken).map(|at| (at, &paths[at]))
+/// All of `items` where they are no more than `most`, or else that many, which lie evenly among them; with their indices.
+pub fn evenly<T>(items: &[T], most: usize) -> impl Iterator<Item = (usize, &T)> {
+    let taken = items.len().min(most);
+    (0..taken).map(move |nth| nth * items.len() / taken).map(|at| (at, &items[at]))
 }
 
 /// Normal pictures, those to learn from and those held out to calibrate with; never one in both.
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(taken(3), [0, 2, 4].map(|at| (at, paths[at].clone())));
         assert_eq!(taken(5).len(), 5);
         assert_eq!((taken(7).len(), taken(100).len(), taken(0).len()), (7, 7, 0));
-        assert_eq!(evenly(&[], 4).count(), 0);
+        assert_eq!(evenly::<PathBuf>(&[], 4).count(), 0);
     }
 
     #[test]

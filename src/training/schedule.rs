@@ -1,7 +1,6 @@
 //! What each step of a training does: its learning rate, what is hard, its pictures, its chance.
 //!
-//! Everything follows from the seed and the step's number, so that a resumed training needs no generator's state; but for the
-//! dropout on a card, which the card draws from a seed of the step that a run begins with.
+//! Everything follows from the seed and the step's number, so that a resumed training needs no generator's state.
 //! Not here: the doing (`trainer`).
 
 use rand::seq::SliceRandom;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use rand::RngCore;
 
 use super::augment::{self, Jitter};
 use super::calibrate::{Usual, calibrate, grid};
@@ -290,7 +289,6 @@ impl Session {
     }
 
     fn run(&mut self, checkpoint: &Checkpoint, plan: &Plan, watch: &mut Watch) -> Result<(), TrainingError> {
-        self.trainer.seed_device(self.schedule.chance(self.trainer.steps(), Purpose::Dropout).next_u64())?;
         let mut saved = Instant::now();
         while self.trainer.steps() < plan.steps {
             let losses = self.step(self.trainer.steps())?;

@@ -65,11 +65,6 @@ impl Trainer {
         &mut self.teacher
     }
 
-    /// Has a card draw from `seed` on; a processor draws nothing by itself.
-    pub(super) fn seed_device(&self, seed: u64) -> Result<()> {
-        if self.device.is_cpu() { Ok(()) } else { self.device.set_seed(seed) }
-    }
-
     /// One step.
     pub(super) fn step(
         &mut self,

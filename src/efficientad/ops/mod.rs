@@ -9,6 +9,7 @@ mod channels_first;
 mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
+mod dropout;
 mod layer;
 mod nth_largest;
 mod order;
@@ -89,10 +90,28 @@ impl Features {
         Ok(Self { tensor: run(&self.tensor, rows, columns)?, ..*self })
     }
 
+    /// Silences `share` of all numbers, from 0 to below 1, and has the others make up for it; which ones follows from `key`
+    /// alone, alike on the CPU and on cards.
+    pub fn drop_out(&self, share: f64, key: u64) -> Result<Self> {
+        let run = match self.order {
+            Order::ChannelsFirst => dropout::by_mask,
+            #[cfg(feature = "cuda")]
+            Order::ChannelsLast if self.tensor.device().is_cuda() => cuda::drop_out,
+            Order::ChannelsLast => dropout::apply,
+        };
+        Ok(Self { tensor: run(&self.tensor, dropout::Dropout::new(share, key))?, ..*self })
+    }
+
     /// Applies an operation that treats every element alike, or picks pictures of the batch.
     pub fn map(&self, elementwise: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self { tensor: elementwise(&self.tensor)?, ..*self })
     }
+}
+
+/// Where the numbers of a contiguous tensor (f32) are in its card's memory.
+#[cfg(feature = "cuda")]
+pub(crate) fn address_on_card(tensor: &Tensor) -> Result<u64> {
+    cuda::address(tensor)
 }
 
 /// Convolution: `x [b, i, h, w]`, `weight [o, i, k, k]`, `bias [o]` → `[b, o, (h+2·padding−k)/stride+1, …]`.

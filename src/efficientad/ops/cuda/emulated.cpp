@@ -16,22 +16,8 @@ template <class Parameters> std::function<void(const void *)> kernel(void (*func
 }
 
 const std::map<std::string, std::function<void(const void *)>> kernels = {
-    {"convolve_64", kernel(convolve_64)},
-    {"convolve_128", kernel(convolve_128)},
-    {"convolve_pooled_64", kernel(convolve_pooled_64)},
-    {"convolve_pooled_128", kernel(convolve_pooled_128)},
-    {"weigh_64x64", kernel(weigh_64x64)},
-    {"weigh_128x128", kernel(weigh_128x128)},
-    {"weigh_128x32", kernel(weigh_128x32)},
-    {"pack", kernel(pack)},
-    {"gather", kernel(gather)},
-    {"spread", kernel(spread)},
-    {"total", kernel(total)},
-    {"select_count", kernel(select_count)},
-    {"select_choose", kernel(select_choose)},
-    {"resize", kernel(resize)},
-    {"resize_back", kernel(resize_back)},
-};
+#define ENTRY(name) {#name, kernel(name)},
+    TRAINING_KERNELS(ENTRY)};
 
 } // namespace
 

@@ -4,6 +4,7 @@
 //! does so three times over. Here a layer is three launches forward and seven back. `layer` and `resize` plan launches,
 //! `tensors` has candle run them, `tests` the emulator. Not here: what runs on the card (`kernels/`).
 
+mod dropout;
 mod layer;
 mod parameters;
 mod resize;
@@ -17,7 +18,7 @@ use candle_core::Result;
 
 use parameters::{Address, Parameters};
 #[cfg(feature = "cuda")]
-pub(super) use tensors::{channels_last, fits, layer, nth_largest, resize_bilinear};
+pub(super) use tensors::{address, channels_last, drop_out, fits, layer, nth_largest, resize_bilinear};
 
 /// Threads of a product's block.
 const THREADS: usize = 128;

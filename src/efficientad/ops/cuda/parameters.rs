@@ -122,6 +122,17 @@ pub(super) struct Resize {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
+pub(super) struct Silence {
+    pub(super) from: Address,
+    pub(super) to: Address,
+    pub(super) count: i64,
+    pub(super) keys: [u32; 2],
+    pub(super) below: u32,
+    pub(super) factor: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Select {
     pub(super) values: Address,
     pub(super) state: Address,
@@ -143,4 +154,5 @@ pub(super) enum Parameters {
     Total(Total),
     Resize(Resize),
     Select(Select),
+    Silence(Silence),
 }

@@ -18,8 +18,9 @@ use candle_core::{
 
 use super::layer::{self, Gradients, Sizes, Tensors};
 use super::parameters::{self as p, Address, Parameters};
-use super::{Launch, Machine, resize, select};
+use super::{Launch, Machine, dropout, resize, select};
 use crate::efficientad::ops::Layer;
+use crate::efficientad::ops::dropout::Dropout;
 
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/training.ptx"));
 
@@ -47,6 +48,16 @@ pub(in super::super) fn layer(x: &Tensor, weight: &Tensor, bias: &Tensor, layer:
 /// `[b, h, w, c]` → `[b, rows, columns, c]`.
 pub(in super::super) fn resize_bilinear(x: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Resize { to: [rows, columns] })
+}
+
+/// Silences numbers of `x`, a multiple of four of them.
+pub(in super::super) fn drop_out(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Silenced(dropout))
+}
+
+/// Where the numbers of a contiguous tensor (f32) are in the card's memory.
+pub(in super::super) fn address(tensor: &Tensor) -> Result<u64> {
+    Card::new(tensor.device().as_cuda_device()?).place_tensor(tensor)
 }
 
 /// The `nth` largest, from 1, of contiguous `values`, as a tensor without dimensions.
@@ -121,6 +132,8 @@ unsafe impl DeviceRepr for p::Total {}
 unsafe impl DeviceRepr for p::Resize {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for p::Select {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for p::Silence {}
 
 impl Machine for Card {
     fn scratch(&mut self, numbers: usize) -> Result<Address> {
@@ -149,6 +162,7 @@ impl Machine for Card {
             Parameters::Total(p) => builder.arg(p),
             Parameters::Resize(p) => builder.arg(p),
             Parameters::Select(p) => builder.arg(p),
+            Parameters::Silence(p) => builder.arg(p),
         };
         let [x, y] = launch.grid.map(|n| n as u32);
         let config = LaunchConfig {
@@ -293,5 +307,30 @@ impl CustomOp1 for Resize {
         let places = [card.place_tensor(&gradient)?, card.address(&to)];
         resize::backward(&mut card, places, [b, h, w, c], self.to)?;
         Ok(Some(card.tensor(to, x.shape())))
+    }
+}
+
+struct Silenced(Dropout);
+
+impl CustomOp1 for Silenced {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("a tensor in the machine's memory reached an operation of the card: this is a bug")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let count = layout.shape().elem_count();
+        let mut card = Card::new(x.device());
+        let out = card.memory::<f32>(count)?;
+        let places = [card.place((x, layout))?, card.address(&out)];
+        dropout::apply(&mut card, places, count, self.0)?;
+        Ok((card.storage(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        drop_out(&gradient.detach(), self.0).map(Some)
     }
 }

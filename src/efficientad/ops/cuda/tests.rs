@@ -13,7 +13,8 @@ use libloading::Library;
 
 use super::layer::{self, Gradients, Sizes, Tensors};
 use super::parameters::{Address, Parameters};
-use super::{Launch, Machine, resize, select};
+use super::{Launch, Machine, dropout, resize, select};
+use crate::efficientad::ops::dropout::Dropout;
 use crate::efficientad::ops::{Features, Layer, resize_bilinear};
 
 static EMULATOR: LazyLock<Option<Mutex<Library>>> = LazyLock::new(|| {
@@ -107,6 +108,7 @@ impl Machine for Emulated {
             Parameters::Total(p) => (&raw const *p).cast(),
             Parameters::Resize(p) => (&raw const *p).cast(),
             Parameters::Select(p) => (&raw const *p).cast(),
+            Parameters::Silence(p) => (&raw const *p).cast(),
         };
         let name = CString::new(launch.kernel).unwrap();
         let [x, y] = launch.grid.map(|n| n as c_uint);
@@ -281,6 +283,17 @@ fn a_resize_is_the_cpus_forward_and_back() {
             1e-5,
         );
     }
+}
+
+#[test]
+fn the_same_numbers_are_silenced_as_on_the_cpu() {
+    let Some(mut card) = Emulated::new() else { return };
+    let x = numbers(&[1, 8, 30, 31], 10);
+    let key = 0x1234_5678_9abc_def0;
+    let silenced = Features::new(&x).unwrap().drop_out(0.2, key).unwrap().into_tensor().unwrap();
+    let places = [card.place(&channels_last(&x)), card.scratch(x.elem_count()).unwrap()];
+    dropout::apply(&mut card, places, x.elem_count(), Dropout::new(0.2, key)).unwrap();
+    assert_eq!(card.fetch(places[1], x.elem_count()), channels_last(&silenced));
 }
 
 // Numbers that diverge must be seen in the losses, whatever products and comparisons are between.

@@ -125,6 +125,28 @@ extern "C" __global__ void __launch_bounds__(256) total(const __grid_constant__ 
     t.to[(long long)blockIdx.y * t.columns + column] = sum;
 }
 
+// Dropout: numbers whose hash is below a limit become zero; ops/dropout.rs has the same.
+struct Silence {
+    const float *from;
+    float *to;
+    long long count;
+    u32 keys[2];
+    u32 below;
+    float factor;
+};
+
+extern "C" __global__ void __launch_bounds__(256) silence(const __grid_constant__ Silence s) {
+    if (THREAD >= s.count / 4) return;
+    Quad made = reinterpret_cast<const Quad *>(s.from)[THREAD];
+    UNROLL for (int i = 0; i < 4; i++) {
+        u32 hash = (u32)(THREAD * 4 + i) ^ s.keys[0];
+        hash = ((hash ^ hash >> 16) * 0x21f0aaadu) ^ s.keys[1];
+        hash = (hash ^ hash >> 15) * 0xd35a2d97u;
+        made.v[i] = (hash ^ hash >> 15) < s.below ? 0.0f : s.factor * made.v[i];
+    }
+    reinterpret_cast<Quad *>(s.to)[THREAD] = made;
+}
+
 struct Resize {
     // [batch, rows, columns, channels], and the gradient of that on the way back.
     const float *from;
@@ -151,7 +173,7 @@ struct Tap {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256) resize(const __grid_constant__ Resize r) {
+extern "C" __global__ void __launch_bounds__(256) resize_forward(const __grid_constant__ Resize r) {
     const int fours = r.channels / 4;
     if (THREAD >= (long long)r.batch * r.to_rows * r.to_columns * fours) return;
     const int channel = THREAD % fours * 4;
@@ -185,7 +207,7 @@ struct Reach {
     }
 };
 
-// `from` is the gradient of what `resize` wrote, `to` that of what it read; rows and columns are those of each.
+// `from` is the gradient of what `resize_forward` wrote, `to` that of what it read; rows and columns are those of each.
 extern "C" __global__ void __launch_bounds__(256) resize_back(const __grid_constant__ Resize r) {
     const int fours = r.channels / 4;
     if (THREAD >= (long long)r.batch * r.to_rows * r.to_columns * fours) return;
