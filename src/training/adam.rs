@@ -1,7 +1,7 @@
 //! Adam as PyTorch's `torch.optim.Adam`: weight decay is added to the gradient, not taken from the weight (AdamW).
 //!
-//! In: gradients by variable. Out: changed variables. Owned by the training thread. On the CPU three
-//! passes, on NVIDIA cards one for all variables; elsewhere plain tensor operations of the same formula.
+//! In: gradients by variable. Out: changed variables. Owned by the training thread. On the CPU three passes,
+//! on NVIDIA cards one for all variables; elsewhere plain tensor operations of the same formula.
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, Var, bail};

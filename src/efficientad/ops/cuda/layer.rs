@@ -5,20 +5,13 @@
 
 use candle_core::{Result, bail};
 
-use super::parameters::{Address, Convolve, Gather, Pack, Parameters, Spread, Total, Weigh};
-use super::{Launch, Machine, THREADS, WIDE, int};
+use super::gradients::{self, Sums};
+use super::parameters::{Address, Convolve, Pack, Parameters, Spread};
+use super::{ENOUGH_BLOCKS, Launch, Machine, SHARED, THREADS, int};
 use crate::efficientad::ops::Layer;
 
 /// Numbers of a kernel row that one step of a product covers.
 const STEP: usize = 16;
-/// Bytes of shared memory for each row and column of a tile: three stages of 64 bytes.
-const SHARED: usize = 3 * 64;
-/// Blocks that fill a card twice over. A constant, so that what comes out does not depend on the card.
-const ENOUGH_BLOCKS: usize = 256;
-/// Positions that are worth a split of their own.
-const WORTH_A_SPLIT: usize = 512;
-/// Rows that one block adds up.
-const ROWS_ADDED: usize = 1024;
 
 /// The sizes of one call.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +78,7 @@ impl Sizes {
     }
 
     /// Rows and columns of the sums.
-    fn sums(&self) -> [usize; 2] {
+    pub(super) fn sums(&self) -> [usize; 2] {
         self.size.map(|side| (side + 2 * self.layer.padding - self.kernel) / self.layer.stride + 1)
     }
 
@@ -115,7 +108,7 @@ impl Sizes {
     }
 }
 
-fn area([rows, columns]: [usize; 2]) -> usize {
+pub(super) fn area([rows, columns]: [usize; 2]) -> usize {
     rows * columns
 }
 
@@ -184,8 +177,10 @@ pub(super) fn backward(
         pool_columns,
     };
     machine.pass("spread", sizes.batch * area(size) * sizes.outputs / 4, Parameters::Spread(back))?;
-    add_up(machine, [sums, to.bias], sizes.batch * area(size), sizes.outputs)?;
-    weigh(machine, sizes, tensors.x, Sums { first: sums, size, margin, spread }, to.weights)?;
+    gradients::add_up(machine, [sums, to.bias], sizes.batch * area(size), sizes.outputs)?;
+    let (x, x_size) = with_padding(machine, sizes, tensors.x)?;
+    let sums_there = Sums { first: sums, size, margin, spread };
+    gradients::weigh(machine, sizes, (x, x_size), sums_there, to.weights)?;
     if !wants_input {
         return Ok(());
     }
@@ -328,90 +323,4 @@ impl Product {
             parameters: Parameters::Convolve(parameters),
         })
     }
-}
-
-/// The gradients of a layer's sums in memory.
-struct Sums {
-    first: Address,
-    /// Rows and columns, all that is around and between included.
-    size: [usize; 2],
-    margin: usize,
-    spread: usize,
-}
-
-fn weigh(machine: &mut impl Machine, sizes: &Sizes, x: Address, sums: Sums, to: Address) -> Result<()> {
-    let (x, x_size) = with_padding(machine, sizes, x)?;
-    let row = sizes.kernel * sizes.channels;
-    let (kernel, [rows, columns]) = match (sizes.outputs, row) {
-        (65.., ..=32) => ("weigh_128x32", [128, 32]),
-        (65.., 65..) => ("weigh_128x128", [128, 128]),
-        _ => ("weigh_64x64", [64, 64]),
-    };
-    let row_tiles = row.div_ceil(columns);
-    let tiles = sizes.outputs.div_ceil(rows) * sizes.kernel * row_tiles;
-    let positions = sizes.batch * area(sizes.sums());
-    let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(positions.div_ceil(WORTH_A_SPLIT));
-    let per_split = positions.div_ceil(splits).next_multiple_of(16);
-    let splits = positions.div_ceil(per_split);
-    let partial = machine.scratch(splits * sizes.outputs * sizes.kernel * row)?;
-    let [sum_rows, sum_columns] = sizes.sums().map(int);
-    let inside = (sums.margin * sums.size[1] + sums.margin) * sizes.outputs;
-    let parameters = Weigh {
-        x,
-        sums: sums.first + 4 * inside as u64,
-        partial,
-        batch: int(sizes.batch),
-        rows: sum_rows,
-        columns: sum_columns,
-        x_rows: int(x_size[0]),
-        x_columns: int(x_size[1]),
-        channels: int(sizes.channels),
-        stride: int(sizes.layer.stride),
-        sum_rows: int(sums.size[0]),
-        sum_columns: int(sums.size[1]),
-        spread: int(sums.spread),
-        outputs: int(sizes.outputs),
-        kernel: int(sizes.kernel),
-        per_split: int(per_split),
-        row_tiles: int(row_tiles),
-    };
-    machine.launch(&Launch {
-        kernel,
-        grid: [tiles, splits],
-        threads: THREADS,
-        shared: (rows + columns) * SHARED,
-        parameters: Parameters::Weigh(parameters),
-    })?;
-    let gather = Gather {
-        partial,
-        weights: to,
-        outputs: int(sizes.outputs),
-        inputs: int(sizes.inputs),
-        channels: int(sizes.channels),
-        kernel: int(sizes.kernel),
-        splits: int(splits),
-    };
-    machine.pass("gather", sizes.outputs * sizes.kernel * row, Parameters::Gather(gather))
-}
-
-/// Adds up the rows of `from [rows, columns]`, in an order that does not depend on the card.
-fn add_up(machine: &mut impl Machine, [from, to]: [Address; 2], rows: usize, columns: usize) -> Result<()> {
-    let blocks = rows.div_ceil(ROWS_ADDED);
-    let between = if blocks == 1 { to } else { machine.scratch(blocks * columns)? };
-    let per_block = [ROWS_ADDED, blocks];
-    for (stage, (from, to, rows)) in [(from, between, rows), (between, to, blocks)].into_iter().enumerate() {
-        if stage == 1 && blocks == 1 {
-            break;
-        }
-        let total =
-            Total { from, to, rows: int(rows), columns: int(columns), per_block: int(per_block[stage]) };
-        machine.launch(&Launch {
-            kernel: "total",
-            grid: [columns.div_ceil(32), rows.div_ceil(per_block[stage])],
-            threads: WIDE,
-            shared: WIDE * 4,
-            parameters: Parameters::Total(total),
-        })?;
-    }
-    Ok(())
 }

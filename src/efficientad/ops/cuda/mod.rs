@@ -1,10 +1,12 @@
 //! The operations on NVIDIA cards, with kernels of our own: channels last, f32 in memory, TF32 in products.
 //!
-//! candle's convolution writes out every window before it multiplies, and takes a launch each for bias, ReLU and pool; its way back
-//! does so three times over. Here a layer is three launches forward and seven back. `layer` and `resize` plan launches,
-//! `tensors` has candle run them, `tests` the emulator. Not here: what runs on the card (`kernels/`).
+//! candle's convolution writes out every window before it multiplies, and takes a launch each for bias, ReLU and pool; its
+//! way back does so three times over. Here a layer is three launches forward and seven back. `layer`, `gradients`,
+//! `resize`, `dropout` and `select` plan launches; `tensors` has candle run them, `tests` the emulator. Not here: what runs
+//! on the card (`kernels/`).
 
 mod dropout;
+mod gradients;
 mod layer;
 mod parameters;
 mod resize;
@@ -22,7 +24,11 @@ pub(super) use tensors::{address, channels_last, drop_out, fits, layer, nth_larg
 
 /// Threads of a product's block.
 const THREADS: usize = 128;
-/// And of a pass over memory.
+/// Bytes of its shared memory for each row and column of a tile: three stages of 64.
+const SHARED: usize = 3 * 64;
+/// Blocks that fill a card twice over. A constant, so that what comes out does not depend on the card.
+const ENOUGH_BLOCKS: usize = 256;
+/// Threads of a pass over memory.
 const WIDE: usize = 256;
 
 /// One kernel to run.
