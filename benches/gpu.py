@@ -178,7 +178,6 @@ def accuracy(s, data):
 
 def agreement(s, size, steps=6):
     """The losses of the first and the last of a few steps, on the processor and on the card."""
-    data, penalty = training_data(s)
     losses = {}
     for device in ("cpu", "cuda:0"):
         seen = losses[device] = []
@@ -188,15 +187,7 @@ def agreement(s, size, steps=6):
             if step.get("event") == "training":
                 seen.append(step)
 
-        out = s.out / f"agreement-{size}-{device.replace(':', '')}"
-        shutil.rmtree(out, ignore_errors=True)
-        try:
-            s.run(out.name, [s.program, "train", "--data", data, "--out", out, "--size", size, "--steps", steps, "--seed", 1,
-                             "--device", device, "--json", *penalty], 90, watch)
-        except RuntimeError as error:
-            if "cannot train or calibrate" in str(error):
-                raise Skip("built with cuda-inference, without training")
-            raise
+        train(s, f"agreement-{size}-{device.replace(':', '')}", device, size, steps, 90, watch)
     figures, fault = {}, None
     for which, place, bounds in (("first", 0, {"hard": 1e-3, "penalty": 5e-3, "autoencoder": 1e-3}),
                                  ("last", -1, {"hard": 0.02, "penalty": 0.05, "autoencoder": 0.02})):
@@ -214,26 +205,32 @@ def agreement(s, size, steps=6):
 
 def trained_accuracy(s, steps):
     """What a training on the card is worth, with the teacher inside the program."""
-    data, penalty = training_data(s)
-    out = s.out / "trained-accuracy"
-    shutil.rmtree(out, ignore_errors=True)
-    s.run("train-accuracy", [s.program, "train", "--data", data, "--out", out, "--size", "small", "--steps", steps,
-                             "--seed", 1, "--device", "cuda:0", "--json", *penalty], 120)
-    text = s.run("train-accuracy-evaluate", [s.program, "evaluate", "--json", "--model", out, "--data", data], 90)
+    data, out = train(s, "trained-accuracy", "cuda:0", "small", steps, 120)
+    text = s.run("trained-accuracy-evaluate", [s.program, "evaluate", "--json", "--model", out, "--data", data], 90)
     result = json.loads(text.splitlines()[-1])
     return {"image AUROC": result["image_auroc"], "AU-PRO": result["aupro_30"],
             "fault": None if result["image_auroc"] >= 0.99 else "a training on the processor reaches 0.99 and more"}
 
 
-def training_data(s):
+def train(s, name, device, size, steps, limit, watch=None, *more):
+    """Trains on the first data set; returns that and the model's folder."""
     data = next((d for d in sets(s)), None)
     if not data:
         raise Skip("no --data")
-    return data, ["--penalty", s.data / "penalty"] if (s.data / "penalty").is_dir() else []
+    penalty = ["--penalty", s.data / "penalty"] if (s.data / "penalty").is_dir() else []
+    out = s.out / name
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        s.run(name, [s.program, "train", "--data", data, "--out", out, "--size", size, "--steps", steps, "--seed", 1,
+                     "--device", device, "--json", *penalty, *more], limit, watch)
+    except RuntimeError as error:
+        if "cannot train or calibrate" in str(error):
+            raise Skip("built with cuda-inference, without training")
+        raise
+    return data, out
 
 
 def training(s, size, steps):
-    data, penalty = training_data(s)
     seen = []
 
     def watch(line):
@@ -244,17 +241,12 @@ def training(s, size, steps):
         if step.get("event") == "training":
             seen.append((time.monotonic(), step["done"]))
 
-    out = s.out / f"trained-{size}"
-    shutil.rmtree(out, ignore_errors=True)
     fault = None
     try:
-        s.run(f"train-{size}", [s.program, "train", "--data", data, "--out", out, "--size", size, "--steps", steps,
-                                "--teacher", "random", "--device", "cuda:0", "--json", *penalty], 100, watch)
+        train(s, f"trained-{size}", "cuda:0", size, steps, 100, watch, "--teacher", "random")
     except RuntimeError as error:
         # How far it came is worth telling all the same.
         fault = str(error)
-        if "cannot train or calibrate" in fault:
-            raise Skip("built with cuda-inference, without training")
     if len(seen) < 3:
         raise RuntimeError(fault or "too few steps were told")
     (t0, d0), (t1, d1) = seen[len(seen) // 3], seen[-1]

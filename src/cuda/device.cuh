@@ -115,3 +115,7 @@ __device__ __forceinline__ void raise_to(u32 *to, u32 value) { atomicMax(to, val
 
 // The largest finite half; activations are scaled to stay far below it, and are cut here rather than become infinite.
 #define LARGEST_HALF 65504.0f
+
+// Bytes from a tile's start to chunk `chunk` of row `row`, of 64-byte rows; neighbouring rows do not meet in the same
+// banks. Sixteen rows on, it is 1024 bytes more; two chunks on, bit 5 differs.
+__device__ __forceinline__ u32 tile_offset(int row, int chunk) { return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4); }

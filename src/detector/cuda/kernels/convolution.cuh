@@ -51,10 +51,6 @@ struct Convolution {
 
 enum Then { KEEP, POOL, SQUARES };
 
-// Bytes from a tile's start to chunk `chunk` of row `row`, of 64-byte rows; neighbouring rows do not meet in the same
-// banks. Sixteen rows on, it is 1024 bytes more; two chunks on, bit 5 differs.
-__device__ __forceinline__ u32 tile_offset(int row, int chunk) { return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4); }
-
 // The output (for POOL: the input to the pool) that a row of the block's tile stands for. Rows beyond the last stand for
 // the first: they are computed like the others, and not kept.
 template <int THEN> struct Position {

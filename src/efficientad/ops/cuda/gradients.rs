@@ -93,21 +93,27 @@ pub(super) fn add_up(
     columns: usize,
 ) -> Result<()> {
     let blocks = rows.div_ceil(ROWS_ADDED);
-    let between = if blocks == 1 { to } else { machine.scratch(blocks * columns)? };
-    let per_block = [ROWS_ADDED, blocks];
-    for (stage, (from, to, rows)) in [(from, between, rows), (between, to, blocks)].into_iter().enumerate() {
-        if stage == 1 && blocks == 1 {
-            break;
-        }
-        let total =
-            Total { from, to, rows: int(rows), columns: int(columns), per_block: int(per_block[stage]) };
-        machine.launch(&Launch {
-            kernel: "total",
-            grid: [columns.div_ceil(32), rows.div_ceil(per_block[stage])],
-            threads: WIDE,
-            shared: WIDE * 4,
-            parameters: Parameters::Total(total),
-        })?;
+    if blocks == 1 {
+        return total(machine, [from, to], [rows, columns], rows);
     }
-    Ok(())
+    let between = machine.scratch(blocks * columns)?;
+    total(machine, [from, between], [rows, columns], ROWS_ADDED)?;
+    total(machine, [between, to], [blocks, columns], blocks)
+}
+
+/// Adds up each `per_block` rows of `from [rows, columns]`.
+fn total(
+    machine: &mut impl Machine,
+    [from, to]: [Address; 2],
+    [rows, columns]: [usize; 2],
+    per_block: usize,
+) -> Result<()> {
+    let total = Total { from, to, rows: int(rows), columns: int(columns), per_block: int(per_block) };
+    machine.launch(&Launch {
+        kernel: "total",
+        grid: [columns.div_ceil(32), rows.div_ceil(per_block)],
+        threads: WIDE,
+        shared: WIDE * 4,
+        parameters: Parameters::Total(total),
+    })
 }

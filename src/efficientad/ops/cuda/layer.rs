@@ -70,7 +70,7 @@ impl Sizes {
         {
             bail!(
                 "a convolution of {x:?} (channels last) with a kernel of {weight:?}, padding {}, is none that the \
-                 card's kernels can compute",
+                 card's kernels can compute: train on the processor, or with smaller pictures",
                 layer.padding
             );
         }
@@ -112,16 +112,10 @@ pub(super) fn area([rows, columns]: [usize; 2]) -> usize {
     rows * columns
 }
 
-fn row_steps(numbers: usize) -> usize {
-    numbers.div_ceil(STEP)
-}
-
 /// `x [b, h, w, c]` → `out [b, h', w', o]`.
 pub(super) fn forward(machine: &mut impl Machine, sizes: &Sizes, tensors: Tensors) -> Result<()> {
     let (x, size) = with_padding(machine, sizes, tensors.x)?;
-    let steps = row_steps(sizes.kernel * sizes.channels);
-    let packed = machine.scratch(sizes.outputs * sizes.kernel * steps * STEP)?;
-    pack(machine, sizes, tensors.weights, packed, false)?;
+    let (packed, steps) = pack(machine, sizes, tensors.weights, false)?;
     let product = Product {
         x,
         x_size: size,
@@ -184,9 +178,7 @@ pub(super) fn backward(
     if !wants_input {
         return Ok(());
     }
-    let steps = row_steps(sizes.kernel * sizes.outputs);
-    let packed = machine.scratch(sizes.channels * sizes.kernel * steps * STEP)?;
-    pack(machine, sizes, tensors.weights, packed, true)?;
+    let (packed, steps) = pack(machine, sizes, tensors.weights, true)?;
     let product = Product {
         x: sums,
         x_size: size,
@@ -236,29 +228,32 @@ fn with_padding(machine: &mut impl Machine, sizes: &Sizes, x: Address) -> Result
     Ok((to, size))
 }
 
+/// The weights as a product reads them, or `turned`, as the way back does; and the steps of a kernel row.
 fn pack(
     machine: &mut impl Machine,
     sizes: &Sizes,
     weights: Address,
-    packed: Address,
     turned: bool,
-) -> Result<()> {
+) -> Result<(Address, usize)> {
     let (lines, across) = match turned {
         true => (sizes.channels, sizes.outputs),
         false => (sizes.outputs, sizes.channels),
     };
-    let steps = row_steps(sizes.kernel * across);
-    let pack = Pack {
+    let row_steps = (sizes.kernel * across).div_ceil(STEP);
+    let numbers = lines * sizes.kernel * row_steps * STEP;
+    let packed = machine.scratch(numbers)?;
+    let parameters = Pack {
         weights,
         packed,
         outputs: int(sizes.outputs),
         inputs: int(sizes.inputs),
         channels: int(sizes.channels),
         kernel: int(sizes.kernel),
-        row_steps: int(steps),
+        row_steps: int(row_steps),
         turned: i32::from(turned),
     };
-    machine.pass("pack", lines * sizes.kernel * steps * STEP, Parameters::Pack(pack))
+    machine.pass("pack", numbers, Parameters::Pack(parameters))?;
+    Ok((packed, row_steps))
 }
 
 /// A convolution over an input that has its padding in memory.

@@ -1,7 +1,7 @@
 //! The planned launches on candle's tensors: differentiable operations on a card.
 //!
 //! All of candle's work on a device is in one stream, so that what is launched later sees what was launched before, and memory that is
-//! given back is used again only after. Not here: what is launched (`layer`, `resize`).
+//! given back is used again only after. Not here: what is launched (`layer` and its neighbours).
 
 use std::sync::OnceLock;
 
@@ -170,11 +170,15 @@ impl Machine for Card {
             block_dim: (launch.threads as u32, 1, 1),
             shared_mem_bytes: launch.shared as u32,
         };
-        // SAFETY: each kernel takes the one structure that `layer` and `resize` pair it with, and stays inside the memory that the
+        // SAFETY: each kernel takes the one structure that its plan pairs it with, and stays inside the memory that the
         // structure tells of, which lives until the work that is launched here is done.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
     }
+}
+
+fn not_on_the_card<T>() -> Result<T> {
+    bail!("a tensor in the machine's memory reached an operation of the card: this is a bug")
 }
 
 struct Fused {
@@ -204,7 +208,7 @@ impl CustomOp3 for Fused {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("a tensor in the machine's memory reached an operation of the card: this is a bug")
+        not_on_the_card()
     }
 
     fn cuda_fwd(
@@ -286,7 +290,7 @@ impl CustomOp1 for Resize {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("a tensor in the machine's memory reached an operation of the card: this is a bug")
+        not_on_the_card()
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -318,7 +322,7 @@ impl CustomOp1 for Silenced {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("a tensor in the machine's memory reached an operation of the card: this is a bug")
+        not_on_the_card()
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
